@@ -1,0 +1,79 @@
+"""Servers of a few lines, for what goes wrong on the wire and a well-behaved server never does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class RawServer:
+    """A TCP server on loopback; `connections` counts who came, `received` keeps each head and body that was read."""
+
+    def __init__(self, port: int, scheme: str) -> None:
+        self.url = f"{scheme}://127.0.0.1:{port}"
+        self.port = port
+        self.connections = 0
+        self.received: list[bytes] = []
+        self.arrived = asyncio.Event()
+
+    async def request(self, reader: asyncio.StreamReader) -> bytes:
+        """Read one request with its body, and keep it."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            (
+                int(line.partition(b":")[2])
+                for line in head.split(b"\r\n")
+                if line.lower().startswith(b"content-length:")
+            ),
+            0,
+        )
+        self.received.append(head + await reader.readexactly(length))
+        self.arrived.set()
+        return self.received[-1]
+
+
+@asynccontextmanager
+async def raw_server(
+    talk: Callable[[RawServer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], *, scheme: str = "http"
+) -> AsyncIterator[RawServer]:
+    """Serve with `talk`, which is called once for each connection and ends it by returning."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        this.connections += 1
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await talk(this, reader, writer)
+        finally:
+            writer.close()
+            with suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.create_task(connected(reader, writer)))
+
+    tasks: list[asyncio.Task[None]] = []
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    this = RawServer(server.sockets[0].getsockname()[1], scheme)
+    try:
+        yield this
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Break a connection off with a reset."""
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def closed_port() -> AsyncIterator[int]:
+    """Give a port that refuses connections."""
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port: int = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    yield port

@@ -1,0 +1,506 @@
+"""One way to talk HTTP: to one origin, with time-outs, size caps, a rate limit, and retries of GET only.
+
+Redirects are never followed elsewhere, cookies are never kept by the library, and nothing here puts a secret into a
+message. Network faults and refusals come out as the kinds of `watcher.errors`.
+"""
+
+import asyncio
+import re
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http.cookies import SimpleCookie
+from types import SimpleNamespace
+from typing import Self, TypeVar
+
+import aiohttp
+import msgspec
+import stamina
+import stamina.instrumentation
+from aiolimiter import AsyncLimiter
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from watcher import metrics
+from watcher.clock import Clock, SystemClock
+from watcher.errors import AuthFailure, Failure, Invalid, Ours, Service, Transient
+from watcher.settings import HttpSettings
+
+T = TypeVar("T")
+
+# A retry within one call is no event; what turns bad and recovers is told by the conditions of the record.
+stamina.instrumentation.set_on_retry_hooks([])
+
+_CHUNK = 64 * 1024
+_MAX_RETRY_AFTER = timedelta(days=1)
+_ATTEMPTS = 3
+_MAX_REDIRECTS = 3
+_REDIRECTS = (301, 302, 303, 307, 308)
+_NETWORK = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, EOFError, ValueError)
+"""What aiohttp raises when the network or the other side fails; TimeoutError is an OSError."""
+
+Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: status, headers, cookies set, body."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    cookies: SimpleCookie
+    body: bytes
+    what: str
+    """Method and path, for messages; never the query, which can hold a link that works as a secret."""
+    received_at: datetime
+
+    @property
+    def is_html(self) -> bool:
+        """Whether a web page came."""
+        kind = self.headers.get("Content-Type", "").strip().lower()
+        return kind.startswith(("text/html", "application/xhtml")) or self.body[:200].lstrip().lower().startswith(
+            (b"<!doctype html", b"<html")
+        )
+
+    @property
+    def text(self) -> str:
+        """The first 500 characters of the body, printable, for messages."""
+        return "".join(c if c.isprintable() else " " for c in self.body[:2000].decode("utf-8", "replace"))[:500].strip()
+
+    @property
+    def retry_after(self) -> timedelta | None:
+        """What the server asked us to wait: seconds or a date (RFC 9110, 10.2.3), at most a day."""
+        return parse_retry_after(self.headers.get("Retry-After"), self.received_at)
+
+    def json(self, type_: type[T]) -> T:
+        """Decode the body; only the fields that `type_` names are kept in memory.
+
+        Raises Transient when it is no JSON (a page, a cut answer), Invalid when it is JSON of another shape.
+        """
+        if self.is_html:
+            raise Transient(f"{self.what} answered with a web page where JSON belongs{_page_title(self.body)}")
+        try:
+            return msgspec.json.decode(self.body, type=type_)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"{self.what} answered with JSON of an unknown shape: {error}") from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise Transient(f"{self.what} answered with JSON that cannot be read: {error}") from None
+
+    def failure(self) -> Failure | None:
+        """Say what kind of failure the status is; None for 2xx."""
+        said = f": {self.text}" if self.text and not self.is_html else ""
+        if 200 <= self.status < 300:
+            return None
+        if self.status in (401, 403):
+            return AuthFailure(f"{self.what} was refused with {self.status}{said}")
+        if self.status < 400 or self.status in (408, 425, 429) or self.status >= 500:
+            return Transient(f"{self.what} answered {self.status}{said}", retry_after=self.retry_after)
+        return Invalid(f"{self.what} answered {self.status}{said}")
+
+    def ok(self) -> Self:
+        """Return self for 2xx; raise the failure otherwise."""
+        if (failure := self.failure()) is not None:
+            raise failure
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """A request that certainly did not reach the service: no connection came about."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """A request that may have reached the service, without an answer that can be read."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class _Trace:
+    """How far a request got."""
+
+    connected: bool = False
+
+
+class Http:
+    """Talks to one origin on behalf of one client."""
+
+    def __init__(
+        self,
+        service: Service,
+        origin: str,
+        settings: HttpSettings,
+        *,
+        requests_per_second: float,
+        user_agent: str,
+        clock: Clock | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        """`secrets` are blotted out of every body, because some services repeat a token in the error about it."""
+        self.service: Service = service
+        self.origin = URL(origin)
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._limiter = AsyncLimiter(1, 1 / requests_per_second)
+        self._timeout = aiohttp.ClientTimeout(
+            total=settings.total_timeout.total_seconds(),
+            connect=settings.connect_timeout.total_seconds(),
+            sock_connect=settings.connect_timeout.total_seconds(),
+            sock_read=settings.read_timeout.total_seconds(),
+        )
+        self._user_agent = user_agent
+        self._secrets = tuple(secret.encode() for secret in secrets if secret)
+        self._session: aiohttp.ClientSession | None = None
+        self._ssl: ssl.SSLContext | None = None
+
+    async def __aenter__(self) -> Self:
+        """Return self; connections are opened when needed."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        if self._ssl is None:
+            cafile = self._settings.ca_file
+            try:
+                self._ssl = ssl.create_default_context(cafile=str(cafile) if cafile else None)
+            except OSError as error:
+                raise Ours(f"http.ca_file {cafile} cannot be used: {error.strerror or error}") from None
+        return self._ssl
+
+    def _new_session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        # Fires once TCP, proxy tunnel and TLS stand, before the first byte of the request (aiohttp 3.14, connector.py).
+        trace.on_connection_create_end.append(_note_connected)
+        trace.on_connection_reuseconn.append(_note_connected)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._ssl_context(), force_close=force_close, limit=16),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": self._user_agent, "Accept": "application/json"},
+            timeout=self._timeout,
+            proxy=_proxy_for(self.origin) if self._settings.trust_env else None,
+            trust_env=False,  # true would read ~/.netrc too, and a match there clashes with our Authorization header
+            trace_configs=[trace],
+            middlewares=(_never_again,),
+        )
+
+    def _url(self, path: str) -> URL:
+        """Put a path on our origin. Joined as text, because `//host/` or `https://host/` must not lead elsewhere."""
+        return URL(
+            f"{self.origin.origin()}/{path.removeprefix('/')}", encoded=bool(re.fullmatch(r"[\x21-\x7e]*", path))
+        )
+
+    def local_path(self, link: str) -> str:
+        """Reduce a link from an answer to its path and query on our origin, whatever host or scheme it carries.
+
+        Servers behind a proxy write `next` links with the wrong host or scheme; the origin is configured, never told.
+        Raises Transient for a link that cannot be read.
+        """
+        try:
+            url = URL(link)
+        except ValueError:
+            raise Transient("a link in an answer cannot be read") from None
+        return url.raw_path_qs if url.absolute else link
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        operation: str,
+        params: Params | None = None,
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Ask once, or up to three times for GET, and return the whole answer, whatever its status.
+
+        A GET follows redirects on its own origin. Raises Transient for network faults and answers over the size limit,
+        AuthFailure for a redirect to another origin.
+        """
+        if method != "GET":
+            return await self._once(method, path, operation, params, form, headers)
+        answer: Answer | None = None
+        try:
+            async for attempt in stamina.retry_context(
+                on=_worth_repeating, attempts=_ATTEMPTS, timeout=30, wait_initial=0.2, wait_max=3.0
+            ):
+                with attempt:
+                    answer = None
+                    answer = await self._once(method, path, operation, params, form, headers)
+                    if isinstance(failure := answer.failure(), Transient):
+                        raise failure
+        except Transient:
+            if answer is None:
+                raise
+        assert answer is not None  # noqa: S101 - an attempt answers or raises
+        return answer
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        operation: str,
+        params: Params | None,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:
+        what = f"{method} {path.partition('?')[0]}"
+        for _ in range(_MAX_REDIRECTS + 1):
+            async with self._counted(operation) as outcome, self._open(method, path, what, params, form, headers) as r:
+                location = self._redirect(r, path, what)
+                if location is not None and method == "GET":
+                    path, params = location, None
+                    continue
+                return self._answer(r, await self._read(r, what), what, outcome)
+        raise _Final(f"{what} was redirected in a circle")
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, operation: str, params: Params | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
+        """GET a body of any size: yields the answer without its body, and the chunks; no total time limit.
+
+        The body stays empty in the answer unless the status is not 200. Redirects are not followed. Raises Transient
+        when no answer comes and, within the iteration, when the transfer breaks off; AuthFailure for a redirect to
+        another origin. What the caller raises within the block passes through as it is.
+        """
+        what = f"GET {path.partition('?')[0]}"
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=self._settings.connect_timeout.total_seconds(),
+            sock_read=self._settings.read_timeout.total_seconds(),
+        )
+        async with (
+            self._counted(operation) as outcome,
+            self._open("GET", path, what, params, None, headers, timeout=timeout) as r,
+        ):
+            self._redirect(r, path, what)
+            body = b"" if r.status == 200 else await self._read(r, what)
+            answer = self._answer(r, body, what, outcome)
+            yield answer, self._chunks(r, what)
+
+    async def send_once(
+        self, path: str, body: bytes, *, operation: str, headers: Mapping[str, str], timeout: timedelta
+    ) -> Answer | NotSent | NoAnswer:
+        """POST a paid body exactly once over a fresh connection; no retry, no redirect followed, no exception.
+
+        Only a connection that never came about is `NotSent`; anything after it is an answer or doubt. A cancelled call
+        raises CancelledError, and its fate is doubt too.
+        """
+        what = f"POST {path.partition('?')[0]}"
+        trace = _Trace()
+        limit = aiohttp.ClientTimeout(
+            total=timeout.total_seconds(), sock_connect=self._settings.connect_timeout.total_seconds()
+        )
+        await self._limiter.acquire()
+        async with self._counted(operation) as outcome:
+            try:
+                async with (
+                    self._new_session(force_close=True) as session,
+                    session.post(
+                        self._url(path),
+                        data=body,
+                        headers={"Content-Type": "application/json", **headers},
+                        timeout=limit,
+                        allow_redirects=False,
+                        trace_request_ctx=trace,
+                    ) as r,
+                ):
+                    return self._answer(r, await self._read(r, what), what, outcome)
+            except Exception as error:  # noqa: BLE001 - whatever it is, all that counts is whether the request had left
+                reason = str(error) if isinstance(error, Failure) else f"{what}: {_describe(error)}"
+                outcome.append("no_answer" if trace.connected else "not_sent")
+                return NoAnswer(reason) if trace.connected else NotSent(reason)
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        params: Params | None,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        *,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        await self._limiter.acquire()
+        with _network(what):  # around the request alone: what the caller raises, a full disk say, is no network fault
+            if self._session is None:
+                self._session = self._new_session()
+            response = await self._session.request(
+                method,
+                self._url(path),
+                params=params,
+                data=form,
+                headers=headers,
+                timeout=timeout or self._timeout,
+                allow_redirects=False,
+                trace_request_ctx=_Trace(),
+            )
+        async with response:
+            yield response
+
+    def _answer(self, response: aiohttp.ClientResponse, body: bytes, what: str, outcome: list[str]) -> Answer:
+        for secret in self._secrets:
+            body = body.replace(secret, b"***")
+        answer = Answer(response.status, response.headers, response.cookies, body, what, self._clock.now())
+        failure = answer.failure()
+        outcome.append(failure.kind if failure else "ok")
+        return answer
+
+    async def _read(self, response: aiohttp.ClientResponse, what: str) -> bytes:
+        limit = self._settings.max_response_size
+        if (response.content_length or 0) > limit:
+            raise _Final(f"{what} announced {response.content_length} bytes; http.max_response_size is {limit}")
+        body = bytearray()
+        async for chunk in self._chunks(response, what):
+            body += chunk
+            if len(body) > limit:
+                raise _Final(f"{what} answered with more than {limit} bytes, which is http.max_response_size")
+        return bytes(body)
+
+    async def _chunks(self, response: aiohttp.ClientResponse, what: str) -> AsyncIterator[bytes]:
+        with _network(what):
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                yield chunk
+
+    def _redirect(self, response: aiohttp.ClientResponse, path: str, what: str) -> str | None:
+        """Return where a redirect leads on our origin, None for another status; raise when it leads elsewhere."""
+        location = response.headers.get("Location", "")
+        if response.status not in _REDIRECTS or not location:
+            return None
+        try:
+            target = self._url(path).join(URL(location, encoded=True))
+            origin = target.origin()
+        except ValueError:
+            raise Transient(f"{what} answered {response.status} with a location that cannot be read") from None
+        if origin != self.origin.origin():
+            raise AuthFailure(f"{what} was redirected to {origin}; that is how a sign-in that ended looks")
+        return target.raw_path_qs
+
+    @asynccontextmanager
+    async def _counted(self, operation: str) -> AsyncIterator[list[str]]:
+        outcome: list[str] = []
+        try:
+            yield outcome
+        except Failure as failure:
+            outcome.append(failure.kind)
+            raise
+        except asyncio.CancelledError:
+            outcome.append("cancelled")
+            raise
+        except Exception:
+            outcome.append("error")
+            raise
+        finally:
+            metrics.HTTP_REQUESTS.labels(self.service, operation, outcome[-1] if outcome else "redirect").inc()
+
+
+class _Final(Transient):
+    """Transient, but not worth a second try at once: it would cost as much again and end the same."""
+
+
+class _Dropped(aiohttp.ClientError):
+    """The connection ended before an answer came."""
+
+
+async def _never_again(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating an idempotent request by itself when a connection drops: we count the tries."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Dropped(_describe(error)) from None
+
+
+@contextmanager
+def _network(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _NETWORK as error:
+        # Without its cause: the cause's text can hold the URL with its query, and tracebacks are logged.
+        raise Transient(f"{what}: {_describe(error)}") from None
+
+
+def _proxy_for(origin: URL) -> URL | None:
+    """Return the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for an origin. Raises Ours when it is no URL."""
+    if urllib.request.proxy_bypass(origin.authority):
+        return None
+    proxy = urllib.request.getproxies().get(origin.scheme)
+    if not proxy:
+        return None
+    try:
+        url = URL(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise Ours(f"{origin.scheme.upper()}_PROXY is no URL of a proxy; write for example http://host:3128")
+    return url
+
+
+def _worth_repeating(error: Exception) -> bool | timedelta:
+    """Repeat what is transient; wait as the server asks when that is short, else leave it to the caller's due time."""
+    if not isinstance(error, Transient) or isinstance(error, _Final):
+        return False
+    if error.retry_after is None:
+        return True
+    return error.retry_after if error.retry_after <= timedelta(seconds=3) else False
+
+
+def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """Read a Retry-After header, seconds or a date; None when absent or unreadable."""
+    if not value:
+        return None
+    if re.fullmatch(r"\s*[0-9]+\s*", value):
+        wait = timedelta(seconds=int(value.strip()[:9]))
+    else:
+        try:
+            wait = parsedate_to_datetime(value) - now
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return max(timedelta(), min(wait, _MAX_RETRY_AFTER))
+
+
+def _page_title(body: bytes) -> str:
+    head = body[:4000].decode("utf-8", "replace")
+    _, found, rest = head.partition("<title>")
+    title = " ".join(rest.partition("</title>")[0].split())[:80]
+    return f" (titled {title!r})" if found and title else ""
+
+
+def _describe(error: BaseException) -> str:
+    """Say a network error in one line, without the URL: a query can hold a link that works as a secret."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return f"the certificate of {error.host} is not trusted ({error.certificate_error})"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {error.host} does not resolve"
+        case aiohttp.ClientConnectorError():
+            return f"no connection to {error.host}:{error.port} ({error.os_error.strerror or error.os_error})"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {error.status}"
+        case aiohttp.ServerDisconnectedError():
+            return "the server closed the connection without an answer"
+        case TimeoutError():
+            return "timed out"
+        case _Dropped() | aiohttp.ClientPayloadError() | OSError():
+            return str(error) or type(error).__name__
+        case _:
+            return type(error).__name__
+
+
+async def _note_connected(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+    context.trace_request_ctx.connected = True
