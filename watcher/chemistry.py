@@ -1,0 +1,346 @@
+"""Raw SMILES -> a chemical identity, or the reason why there is none. The only module that imports RDKit.
+
+The functions are pure. RDKit is imported inside them, so that importing this module for its types costs nothing.
+
+A parser written in C++ can crash, hang or eat the memory on a hostile string. The daemon therefore does not call these
+functions itself: `python -m watcher.chemistry` serves them from a process of its own (`chemistry_process` is the
+parent's side). It answers each line of JSON (`Request`) with one (`Reply`), in order, and ends at end of file.
+
+What is scored is what was observed: charges, tautomers, radicals, isotopes and stereo stay as they are. Only salts and
+solvents are split off, and atom maps, names and CXSMILES blocks dropped.
+"""
+
+import functools
+import json
+import os
+import re
+import resource
+import signal
+import sys
+import unicodedata
+from contextlib import suppress
+from typing import Any, BinaryIO, Literal
+
+import msgspec
+
+Reason = Literal[
+    "empty",
+    "not_ascii",
+    "unparsable",
+    "wildcard",
+    "query",
+    "reaction",
+    "no_organic_parent",
+    "too_large",
+    "not_smiles",
+]
+
+MAX_CHARACTERS = 20_000  # far above any real compound; a longer string is not given to the parser at all
+_BROKEN = (RuntimeError, ValueError)  # what RDKit raises when a molecule breaks one of its invariants
+RULES = 1  # raise it when the same raw string may get another verdict although RDKit is the same
+
+
+class Identity(msgspec.Struct, frozen=True, tag="identity"):
+    """One compound: the parent, that is the largest organic fragment that is not a known salt or solvent."""
+
+    smiles: str
+    """Canonical isomeric SMILES of the parent: ASCII, without atom maps, mapped to itself by `canonical`."""
+    inchikey: str
+    """Empty where InChI has none (more than 1024 atoms, elements or bonds it does not know)."""
+    heavy_atoms: int
+    sa_score: float
+    """Synthetic accessibility of Ertl and Schuffenhauer (doi:10.1186/1758-2946-1-8): 1 easy to 10 hard; 3 decimals."""
+    removed: tuple[str, ...] = ()
+    """What was split off, each once: its name, or its canonical SMILES where we have no name."""
+    cxsmiles: str | None = None
+    """The CXSMILES block that was cut off, as it came, even if truncated."""
+
+
+class Rejection(msgspec.Struct, frozen=True, tag="rejection"):
+    """Why a raw string has no identity: a reason for programs, a sentence for people."""
+
+    reason: Reason
+    detail: str
+    cxsmiles: str | None = None
+
+
+class Request(msgspec.Struct):
+    """One line to the child. `timeout` is in seconds; a molecule that takes longer ends the child."""
+
+    id: int
+    op: Literal["identify", "canonical", "version"]
+    text: str = ""
+    max_heavy_atoms: int = 1000
+    timeout: float = 10.0
+
+
+class Reply(msgspec.Struct):
+    """One line from the child: what the function named by `op` returned."""
+
+    id: int
+    result: Identity | Rejection | str | None
+
+
+def identify(raw: str, *, max_heavy_atoms: int = 1000) -> Identity | Rejection:
+    """Return the identity of the compound that a raw string stands for, or why it has none.
+
+    Every text is answered; only MemoryError, which blames the machine, gets out.
+    """
+    text = raw.strip(_INVISIBLE)
+    if rejection := _unfit(text):
+        return rejection
+    words = text.split(None, 1)
+    block = re.match(r"\|[^|]*\|?", text if text.startswith("|") else words[1] if len(words) > 1 else "")
+    cxsmiles = block.group() if block else None
+    smiles = "" if text.startswith("|") else _without_maps(words[0])
+    if not smiles:
+        return Rejection("empty", "a CXSMILES block without a SMILES before it", cxsmiles)
+    for reason, detail, pattern in _SCREENS:
+        if pattern.search(smiles):
+            return Rejection(reason, detail, cxsmiles)
+    try:
+        verdict = _identity(smiles, max_heavy_atoms)
+    except _BROKEN as error:
+        verdict = Rejection("unparsable", f"RDKit fails on it: {' '.join(str(error).split())[:300]}")
+    return msgspec.structs.replace(verdict, cxsmiles=cxsmiles) if cxsmiles else verdict
+
+
+def canonical(smiles: str) -> str | None:
+    """Return today's canonical form of an already stored SMILES, all fragments kept; None if RDKit refuses it."""
+    from rdkit import Chem, rdBase
+
+    smiles = _without_maps(smiles)
+    seen: list[str] = []
+    # RDKit does not always write what it would write again after reading it: go on until it does.
+    with rdBase.BlockLogs(), suppress(*_BROKEN):
+        while smiles not in seen:
+            mol = _parse(smiles)
+            if mol is None or not mol.GetNumAtoms():
+                return None
+            seen.append(smiles)
+            smiles = Chem.MolToSmiles(mol)
+        return min(seen[seen.index(smiles) :])  # one spelling; of a cycle of them the same one, wherever it was entered
+    return None
+
+
+def version(max_heavy_atoms: int = 1000) -> str:
+    """Return all that a verdict depends on besides the raw string; stored with it, to reconsider it on a change."""
+    import rdkit
+
+    return f"rdkit {rdkit.__version__}, rules {RULES}, at most {max_heavy_atoms} heavy atoms"
+
+
+# --- before RDKit sees it ---------------------------------------------------------------------------------------------
+
+_INVISIBLE = "\ufeff\u200b\u2060" + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+_MISSING = re.compile(
+    r"#?n\.?/?a\.?|<na>|nan|nat|nd|none|null|nil|undefined|unknown|missing|tbd|[-.?]{1,3}", re.IGNORECASE
+)
+_SCREENS: tuple[tuple[Reason, str, re.Pattern[str]], ...] = (
+    ("not_smiles", "an InChI, not a SMILES", re.compile(r"^InChI=", re.IGNORECASE)),
+    ("not_smiles", "an InChIKey, not a SMILES", re.compile(r"^[A-Z]{14}-[A-Z]{10}-[A-Z]$")),
+    ("not_smiles", "quotation marks: a table cell that was not unpacked?", re.compile(r"[\"'`]")),
+    ("reaction", "a reaction, not a molecule", re.compile(r"(?<!-)>")),  # -> is a dative bond
+    (
+        "query",
+        "a query (SMARTS) for many molecules, not a molecule",
+        re.compile(r"[~!&]|\[[^\]]*[;,$^]|\[\d*#\d|\[[^\]]*[A-Za-z][DRXvx]\d|\[[DXrvx]\d|\[a\]"),
+    ),
+    ("not_smiles", "several molecules in one cell, separated by ';' or ','", re.compile(r"[;,]")),
+    ("wildcard", "a wildcard or R-group: one atom is left open", re.compile(r"\*|\[\d*(?:R#?\d*|[AGLMQXZ])\]")),
+)
+_CODE = re.compile(r"(?=.*\d)(?:(?=.*[^\WBCNOPSFIbcnopslr\d_])[\w-]+|[\w-]*\d{4}[\w-]*)")  # a letter that is no atom
+_WORD = re.compile(r"[A-Z]?(?=[a-z]*[^\Wbcnopslr\d_])[a-z]{3,}")
+
+
+def _unfit(text: str) -> Rejection | None:
+    if not text:
+        return Rejection("empty", "nothing there")
+    if len(text) > MAX_CHARACTERS:
+        return Rejection("too_large", f"{len(text)} characters; more than {MAX_CHARACTERS} are not read")
+    for place, character in enumerate(text, 1):
+        if character > "\x7e" or (character < " " and character != "\t"):
+            name = unicodedata.name(character, "a control character" if character <= "\x7f" else "no character")
+            reason: Reason = "not_smiles" if character.isascii() else "not_ascii"
+            return Rejection(reason, f"character {place} is U+{ord(character):04X}, {name}")
+    if _MISSING.fullmatch(text):
+        return Rejection("not_smiles", f"'{text}' stands for a missing value")
+    return None
+
+
+def _without_maps(smiles: str) -> str:
+    return re.sub(r":\d+(?=\])", "", smiles)
+
+
+# --- with RDKit -------------------------------------------------------------------------------------------------------
+
+
+def _parse(smiles: str, *, sanitize: bool = True) -> Any:  # RDKit's stubs are of mixed quality
+    from rdkit import Chem
+
+    if not smiles.isascii() or "\0" in smiles:  # RDKit drops such characters silently
+        return None
+    parameters: Any = Chem.SmilesParserParams()
+    parameters.sanitize = parameters.removeHs = sanitize
+    parameters.allowCXSMILES = parameters.parseName = False
+    return Chem.MolFromSmiles(smiles, parameters)
+
+
+def _identity(smiles: str, max_heavy_atoms: int) -> Identity | Rejection:
+    from rdkit import Chem, rdBase
+    from rdkit.Contrib.SA_Score import sascorer
+
+    with rdBase.BlockLogs():
+        rough = _parse(smiles, sanitize=False)  # cheap, also for what is much too large
+        if rough is None:
+            if _CODE.fullmatch(smiles) or _WORD.fullmatch(smiles):
+                return Rejection("not_smiles", f"'{smiles[:60]}' looks like a name or a code, not a SMILES")
+            return Rejection("unparsable", "RDKit cannot read it as a SMILES")
+        atoms = rough.GetAtoms()
+        size = max(sum(atoms[i].GetAtomicNum() > 1 for i in part) for part in Chem.GetMolFrags(rough) or ((),))
+        if size > max_heavy_atoms:
+            return Rejection("too_large", f"{size} heavy atoms; at most {max_heavy_atoms} are allowed")
+        whole = canonical(smiles)
+        if whole is None:
+            words = "; ".join(problem.Message() for problem in Chem.DetectChemistryProblems(rough))
+            return Rejection("unparsable", f"RDKit refuses it: {words[:300] or 'no reason given'}")
+        if any(atom.GetAtomicNum() == 0 for atom in atoms):
+            return Rejection("wildcard", "a dummy atom: one atom is left open")
+        if any(part.HasQuery() for part in (*atoms, *rough.GetBonds())):
+            return Rejection("query", "a query for many molecules, not a molecule")
+        parent, removed = _split(whole)
+        if parent is None:
+            return Rejection("no_organic_parent", f"nothing with carbon in it: {', '.join(removed)[:300]}")
+        mol = _parse(parent)
+        return Identity(
+            smiles=parent,
+            inchikey=_inchikey(mol),
+            heavy_atoms=mol.GetNumHeavyAtoms(),
+            sa_score=round(sascorer.calculateScore(mol), 3),
+            removed=removed,
+        )
+
+
+def _split(whole: str) -> tuple[str | None, tuple[str, ...]]:
+    """Split a canonical SMILES into its parent (None without carbon) and the names of the rest."""
+    from rdkit.Chem.rdMolDescriptors import CalcExactMolWt
+
+    # A canonical SMILES has a dot between fragments and nowhere else. Each is a known spelling already, or None.
+    mols = {smiles: _parse(smiles) for smiles in {canonical(part) or part for part in whole.split(".")}}
+    organic = [smiles for smiles, mol in mols.items() if any(atom.GetAtomicNum() == 6 for atom in mol.GetAtoms())]
+    if organic and len(mols) == 1:
+        return organic[0], ()
+    names = {smiles: _known(mol) for smiles, mol in mols.items()}
+    parent = max(
+        [smiles for smiles in organic if not names.get(smiles)] or organic,  # a salt or solvent alone is its own parent
+        key=lambda smiles: (mols[smiles].GetNumHeavyAtoms(), CalcExactMolWt(mols[smiles]), smiles),
+        default=None,
+    )
+    return parent, tuple(sorted({names.get(smiles) or smiles for smiles in mols if smiles != parent}))
+
+
+def _inchikey(mol: Any) -> str:
+    from rdkit.Chem import rdinchi
+
+    return str(rdinchi.MolToInchiKey(mol))
+
+
+def _known(mol: Any) -> str | None:
+    key = _inchikey(mol)
+    return _salts().get(key) or _salts().get(key[:14])
+
+
+@functools.cache
+def _salts() -> dict[str, str]:
+    """Return name by InChIKey, and by its first block: that one is blind to charge by protons, stereo and isotopes."""
+    names: dict[str, str] = {}
+    for entry in re.split(r",\s+", _SALTS.strip()):
+        name, smiles = entry.rsplit(None, 1)
+        key = _inchikey(_parse(smiles))
+        names[key] = name
+        names.setdefault(key[:14], name)
+    return names
+
+
+# Counter-ions and solvents that compounds are sold and soaked with. The first of two with the same skeleton names it.
+_SALTS = """
+hydrochloride Cl, chloride [Cl-], hydrobromide Br, bromide [Br-], hydroiodide I, iodide [I-], hydrofluoride F,
+fluoride [F-], water O, hydroxide [OH-], ammonia N, ammonium [NH4+], lithium [Li+], sodium [Na+], potassium [K+],
+caesium [Cs+], magnesium [Mg+2], calcium [Ca+2], zinc [Zn+2], sulfuric acid OS(=O)(=O)O, phosphoric acid OP(=O)(O)O,
+nitric acid O[N+](=O)[O-], perchloric acid OCl(=O)(=O)=O, tetrafluoroborate F[B-](F)(F)F,
+hexafluorophosphate F[P-](F)(F)(F)(F)F, carbonic acid OC(=O)O, formic acid OC=O, acetic acid CC(=O)O,
+trifluoroacetic acid OC(=O)C(F)(F)F, oxalic acid OC(=O)C(=O)O, malonic acid OC(=O)CC(=O)O,
+succinic acid OC(=O)CCC(=O)O, fumaric acid OC(=O)/C=C/C(=O)O, maleic acid OC(=O)/C=C\\C(=O)O,
+malic acid OC(=O)CC(O)C(=O)O, tartaric acid OC(=O)C(O)C(O)C(=O)O, citric acid OC(=O)CC(O)(C(=O)O)CC(=O)O,
+lactic acid CC(O)C(=O)O, benzoic acid OC(=O)c1ccccc1, methanesulfonic acid CS(=O)(=O)O,
+trifluoromethanesulfonic acid OS(=O)(=O)C(F)(F)F, benzenesulfonic acid OS(=O)(=O)c1ccccc1,
+p-toluenesulfonic acid Cc1ccc(cc1)S(=O)(=O)O, triethylamine CCN(CC)CC, diisopropylethylamine CCN(C(C)C)C(C)C,
+dicyclohexylamine C1CCCCC1NC1CCCCC1, tromethamine OCC(N)(CO)CO, meglumine CNCC(O)C(O)C(O)C(O)CO, methanol CO,
+ethanol CCO, isopropanol CC(C)O, acetonitrile CC#N, acetone CC(C)=O, dimethyl sulfoxide CS(C)=O,
+dimethylformamide CN(C)C=O, dichloromethane ClCCl, chloroform ClC(Cl)Cl, ethyl acetate CCOC(C)=O,
+diethyl ether CCOCC, tetrahydrofuran C1CCOC1, dioxane C1COCCO1, toluene Cc1ccccc1, ethylene glycol OCCO,
+glycerol OCC(O)CO, hexylene glycol CC(O)CC(C)(C)O, diethylene glycol OCCOCCO, triethylene glycol OCCOCCOCCO,
+tetraethylene glycol OCCOCCOCCOCCO
+"""
+
+# --- the child --------------------------------------------------------------------------------------------------------
+
+_ADDRESS_SPACE = 3 << 30  # bytes; 0.3 GiB is in use after the start, the rest is for one very unusual molecule
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def main() -> None:
+    """Serve requests from standard input until its end; see the module's docstring."""
+    _confine()
+    # Whatever a library prints goes to standard error: the real standard output carries records only.
+    sys.stdout.flush()
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    identify("CCO.Cl")  # loads RDKit and all tables before the first clock runs
+    for kind, limit in ((resource.RLIMIT_AS, _ADDRESS_SPACE), (resource.RLIMIT_CORE, 0)):
+        with suppress(ValueError, OSError):  # a lower limit is in force already, or the platform has none
+            resource.setrlimit(kind, (limit, limit))
+    with suppress(BrokenPipeError), replies:  # the parent has gone
+        serve(sys.stdin.buffer, replies)
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer each request in order. SIGALRM, with its default action, ends a molecule that takes too long."""
+    for line in requests:
+        # the standard library's JSON reads lone surrogates, which a raw string may hold
+        request = msgspec.convert(json.loads(line), Request)
+        signal.setitimer(signal.ITIMER_REAL, request.timeout)
+        result = _answer(request)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        replies.write(msgspec.json.encode(Reply(request.id, result)) + b"\n")
+        replies.flush()
+
+
+def _answer(request: Request) -> Identity | Rejection | str | None:
+    match request.op:
+        case "identify":
+            return identify(request.text, max_heavy_atoms=request.max_heavy_atoms)
+        case "canonical":
+            return canonical(request.text)
+        case "version":
+            return version(request.max_heavy_atoms)
+
+
+def _confine() -> None:
+    """Make sure that this process ends with its parent, and not at a signal that is meant for the parent."""
+    import ctypes
+
+    parent = os.getppid()
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to a whole group; end of file ends us
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # both may be inherited otherwise; acts inside C++, too
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    os.nice(5)
+    with suppress(AttributeError, OSError):  # Linux only; elsewhere end of file and the alarm have to do
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before that was in force
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
