@@ -1,0 +1,31 @@
+"""Archives on the disk: received, checked, unpacked, found again. No network, no database.
+
+Nothing that a server says chooses a path, and whatever is not finished has a name of the form `.<name>.part`.
+"""
+
+from watcher.archives.faults import NotAnArchive, Undecodable, Unsafe
+from watcher.archives.layout import (
+    archive_name,
+    point_current,
+    sweep,
+    target_directory,
+    upload_directory,
+)
+from watcher.archives.receive import Received, digest, receive
+from watcher.archives.unpack import Unpacked, unpack
+
+__all__ = [
+    "NotAnArchive",
+    "Received",
+    "Undecodable",
+    "Unpacked",
+    "Unsafe",
+    "archive_name",
+    "digest",
+    "point_current",
+    "receive",
+    "sweep",
+    "target_directory",
+    "unpack",
+    "upload_directory",
+]

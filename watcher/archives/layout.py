@@ -1,0 +1,144 @@
+"""Where things lie: `<directory>/<TAS>/<target>/<upload index>/` with the archive and `files/`, and `current` beside.
+
+A name from the server never chooses a path: it becomes a slug, with a suffix that tells it from every other name
+whenever the slug is not the name itself.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from watcher.archives.faults import disk
+from watcher.errors import Ours
+
+CURRENT = "current"
+_LONGEST = 80
+_CLEAN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{_LONGEST - 1}}}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_UPLOAD = re.compile(r"\d+(-\d{8}T\d{6}\.\d{6}Z)?")
+_PART = re.compile(r"\..+\.part")
+
+
+def target_directory(root: Path, tas: str, name: str, remote_target_id: int) -> Path:
+    """Return the directory of a target. Two targets share one only when TAS and name are the same.
+
+    A name that differs from a directory already there by case only gets a suffix too, for file systems that ignore
+    case; so the disk is looked at.
+    """
+    parent = root / slug(tas, tas, root)
+    return parent / slug(name, f"{remote_target_id}/{name}", parent)
+
+
+def upload_directory(
+    target_directory: Path, upload_index: int, committed_at: datetime, *, reused: bool = False
+) -> Path:
+    """Return the directory of an upload; with its commit time when its index belonged to another upload before."""
+    suffix = f"-{committed_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}" if reused else ""
+    return target_directory / f"{upload_index}{suffix}"
+
+
+def archive_name(target_directory: Path, format_: str) -> str:
+    """Return the file name of an archive in an upload's directory; `format_` is `zip` or `tar.gz`."""
+    return f"{target_directory.name}.{format_}"
+
+
+def slug(name: str, identity: str, parent: Path | None = None) -> str:
+    """Return a name that is safe as one path component; `~` and a hash of `identity` mark one that was changed."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    clean = _CLEAN.fullmatch(name) and not name.endswith(".") and not _RESERVED.fullmatch(name)
+    if clean and not (parent and _has_twin(parent, name)):
+        return name
+    mark = "~" + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    return re.sub(r"^[.-]+", "_", safe or "_")[: _LONGEST - len(mark)] + mark
+
+
+def _has_twin(parent: Path, name: str) -> bool:
+    """Whether a directory stands there whose name differs by case only."""
+    try:
+        return any(entry.name != name and entry.name.casefold() == name.casefold() for entry in parent.iterdir())
+    except OSError:
+        return False
+
+
+def point_current(target_directory: Path, upload_directory: Path) -> None:
+    """Let `current` point to an upload, in one step and relative, so that the whole tree can be moved.
+
+    Raises Ours when something else than a link is in its place.
+    """
+    if upload_directory.parent != target_directory:
+        raise ValueError(f"{upload_directory} is no upload of {target_directory}")
+    current = target_directory / CURRENT
+    part = part_of(current)
+    with disk(current, "pointing"):
+        if current.exists() and not current.is_symlink():
+            raise Ours(
+                f"{current} is in the way: the program keeps a link of this name to the current upload",
+                action=f"move {current} elsewhere",
+            )
+        part.unlink(missing_ok=True)
+        part.symlink_to(upload_directory.name, target_is_directory=True)
+        part.replace(current)
+        sync_directory(target_directory)
+
+
+def sweep(root: Path) -> list[Path]:
+    """Remove what crashes left: `.<name>.part` in the directories of uploads, and a `current` in the making.
+
+    Never within unpacked files, and never through a link. Returns what was removed. Raises Ours for the disk.
+    """
+    with disk(root, "tidying"):
+        left = [path for tas in _directories(root) for target in _directories(tas) for path in _leftovers(target)]
+        for path in left:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    return left
+
+
+def _leftovers(target: Path) -> Iterator[Path]:
+    if os.path.lexists(part := part_of(target / CURRENT)):
+        yield part
+    for upload in _directories(target):
+        if _UPLOAD.fullmatch(upload.name):
+            yield from (path for path in sorted(upload.iterdir()) if _PART.fullmatch(path.name))
+
+
+def _directories(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
+
+
+def part_of(path: Path) -> Path:
+    """Return where `path` is being made, beside it."""
+    return path.with_name(f".{path.name}.part")
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, for the owner only; structures may be unpublished. Raises Ours."""
+    with disk(path, "creating"):
+        for directory in (*reversed(path.parents), path):
+            if not directory.is_dir():
+                directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Make what was renamed into a directory last."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte; one call may write fewer."""
+    with memoryview(data) as view:
+        written = 0
+        while written < len(view):
+            written += os.write(fd, view[written:])
