@@ -1,0 +1,105 @@
+"""One `run` or `once` for each record: a file lock beside SQLite, an advisory lock in PostgreSQL, held for life."""
+
+import asyncio
+import fcntl
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Self
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from watcher.errors import AlreadyRunning, Ours
+from watcher.store.engine import Store
+
+_ADVISORY_KEY = 0x66726167  # "frag"; advisory locks are counted for each database of the server
+
+
+class InstanceLock:
+    """Held from entering to leaving the block, and by nobody after the process has died, however it died.
+
+    Raises AlreadyRunning with the holder when another process has it.
+    """
+
+    def __init__(self, store: Store, command: str) -> None:
+        self._store = store
+        self._me = f"`watcher {command}`, process {os.getpid()} on {socket.gethostname()}"
+        self._file: IO[str] | None = None
+        self._connection: AsyncConnection | None = None
+
+    async def __aenter__(self) -> Self:
+        """Take the lock."""
+        if self._store.is_sqlite:
+            self._lock_file()
+        else:
+            await self._lock_database()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give the lock back."""
+        if self._file is not None:
+            self._file.close()
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def check(self) -> None:
+        """Make sure that the lock is still ours, and take it again if its connection was lost.
+
+        Raises Ours while the database does not answer, AlreadyRunning when someone else took it meanwhile.
+        """
+        if self._connection is None:
+            return
+        try:
+            async with asyncio.timeout(10):
+                await self._connection.execute(text("SELECT 1"))
+        except (SQLAlchemyError, OSError, TimeoutError):
+            await self._connection.invalidate()
+            await self._connection.close()
+            await self._lock_database()
+
+    def _lock_file(self) -> None:
+        file = self._store.sqlite_file
+        if file is None:
+            return
+        path = Path(f"{file}.lock")
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Ours(f"the lock file {path} cannot be opened: {error.strerror}") from error
+        handle = os.fdopen(descriptor, "r+")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = handle.read(500).strip() or "another process"
+            handle.close()
+            raise AlreadyRunning(f"the record {file} is in use by {holder}") from None
+        handle.truncate(0)
+        handle.write(f"{self._me}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
+        handle.flush()
+        self._file = handle
+
+    async def _lock_database(self) -> None:
+        try:
+            async with asyncio.timeout(20):
+                connection = await self._store.engine.connect()
+                connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.execute(text("SELECT set_config('application_name', :me, false)"), {"me": self._me})
+                if await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_KEY}):
+                    self._connection = connection
+                    return
+                holder = await connection.scalar(
+                    text(
+                        "SELECT a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI TZ')"
+                        " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+                        " WHERE l.locktype = 'advisory' AND l.objid = :key AND l.granted"
+                        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                    ),
+                    {"key": _ADVISORY_KEY},
+                )
+                await connection.close()
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            raise Ours(f"the lock of the record {self._store.label} could not be asked for: {error}") from error
+        raise AlreadyRunning(f"the record {self._store.label} is in use by {holder or 'another process'}")
