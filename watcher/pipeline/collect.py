@@ -1,0 +1,193 @@
+"""Collect: polls the batches at the service and stores every result as it comes, until none is missing."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.contextvars import bind_contextvars
+
+from watcher.chemistry import Identity
+from watcher.errors import Failure, Service
+from watcher.molecule_one import BatchUnknown, Counts, ResultItem
+from watcher.pipeline.failures import wait_after
+from watcher.pipeline.stage import Context
+from watcher.store import batches, compounds, targets
+from watcher.store.batches import Result
+from watcher.store.compounds import Known
+from watcher.store.conditions import close_condition, open_condition
+from watcher.store.schema import Batch
+from watcher.store.transitions import say_after_commit
+
+LOOKS_FOR_MISSING = 5
+"""Looks at a finished batch before a compound that it does not list counts as failed."""
+LOOKS_BEFORE_LOST = 3
+LONGEST_POLL = timedelta(minutes=10)
+
+
+def next_poll(first: timedelta, quiet_looks: int) -> timedelta:
+    """Return the wait before the next look, growing by half for each look that found nothing new.
+
+    It never grows beyond ten minutes, nor shrinks below the `poll_interval` of the settings.
+    """
+    return max(first, min(first * 1.5 ** min(quiet_looks, 30), LONGEST_POLL))
+
+
+class Collect:
+    """The stage. A unit is a batch."""
+
+    name = "collect"
+    service: Service | None = "molecule_one"
+    finishes_on_stop = False
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._settings = context.settings.molecule_one
+        self.width = self._settings.max_concurrent_requests
+
+    async def due(self) -> Sequence[int]:
+        """Return the batches that are to be looked at."""
+        async with self._context.store.read() as session:
+            return await batches.due(session, self._context.clock.now(), "submitted", "finished", "collected")
+
+    async def step(self, unit: int) -> None:
+        """Look at one batch: counts first, results when there are any, the end when none is missing."""
+        bind_contextvars(batch_id=unit)
+        async with self._context.store.read() as session:
+            batch = await batches.get(session, unit)
+        if batch.remote_id is None:
+            raise ValueError(f"batch {unit} is {batch.state} without a remote id")
+        if batch.state == "collected":
+            await self._delete(batch.remote_id, unit)
+            return
+        service = self._context.molecule_one
+        counts = await service.status(batch.remote_id)
+        changed = (counts.queued, counts.running, counts.finished, counts.error) != (
+            batch.queued, batch.running, batch.finished, batch.error
+        )  # fmt: skip
+        size = max(batch.size, sum((counts.queued, counts.running, counts.finished, counts.error)))
+        complete = counts.complete(size)
+        results: list[ResultItem] = []
+        if complete or (changed and counts.finished + counts.error > 0):
+            results = await service.results(batch.remote_id)
+        if batch.outcome == batches.READ_BACK:
+            await self._attach(batch, results)
+        await self._record(unit, counts, results, size=size, complete=complete, changed=changed)
+
+    async def put_off(self, unit: int, failure: Failure) -> None:
+        """Look again after a while; when the service keeps saying that it does not know the batch, it is lost."""
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            batch = await batches.get(session, unit)
+            batch.attempts += 1
+            if isinstance(failure, BatchUnknown) and batch.attempts >= LOOKS_BEFORE_LOST:
+                if batch.state == "collected":
+                    batch.due_at = None  # nothing left to delete
+                    return
+                await batches.lose(session, batch, why=failure.message, now=now)
+                await open_condition(
+                    session,
+                    f"batch {unit}",
+                    "lost",
+                    reason=f"the service does not know batch {batch.remote_id} any more: {failure.message}",
+                    action=f"ask Molecule.one about it; `watcher batches release {unit}` lets its compounds be "
+                    "bought again",
+                    now=now,
+                )
+            else:
+                batch.due_at = now + wait_after(failure, batch.attempts, self._context.random)
+
+    async def _record(
+        self,
+        batch_id: int,
+        counts: Counts,
+        results: Sequence[ResultItem],
+        *,
+        size: int,
+        complete: bool,
+        changed: bool,
+    ) -> None:
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            batch = await batches.get(session, batch_id)
+            if batch.state not in ("submitted", "finished"):
+                return
+            batch.attempts = 0
+            batch.queued, batch.running = counts.queued, counts.running
+            batch.finished, batch.error = counts.finished, counts.error
+            if batch.outcome == batches.READ_BACK:
+                batch.size = size
+            done = [_result(item) for item in results if item.kind != "running"]
+            added = await batches.record_results(session, batch, done, now=now)
+            if added:
+                say_after_commit(session, "results_stored", results=added, finished=counts.finished, size=batch.size)
+            if complete and batch.state == "submitted":
+                batches.move(session, batch, "finished", why="nothing is queued or running any more", now=now)
+                batch.finished_at = now
+                batch.looks = 0
+            if batch.state == "finished":
+                await self._finish(session, batch, now)
+            else:
+                batch.looks = 0 if changed else batch.looks + 1
+                batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
+
+    async def _finish(self, session: AsyncSession, batch: Batch, now: datetime) -> None:
+        """End a finished batch once each of its compounds has a result, or was looked for often enough."""
+        missing = await batches.missing(session, batch.id)
+        batch.looks += 1
+        if missing and batch.looks < LOOKS_FOR_MISSING:
+            batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
+            return
+        for claim in missing:
+            batches.fail(session, claim, "no_result: the batch is finished and does not list this compound", now)
+        batches.move(session, batch, "collected", why="every result is stored", now=now)
+        batch.collected_at = now
+        batch.due_at = now if self._settings.delete_after_collect else None
+        await close_condition(session, f"batch {batch.id}", "unconfirmed", "lost", now=now)
+
+    async def _delete(self, remote_id: str, batch_id: int) -> None:
+        """Delete the batch at the service, after its results are committed and only if the settings say so."""
+        if self._settings.delete_after_collect:
+            await self._context.molecule_one.delete(remote_id)
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            batch = await batches.get(session, batch_id)
+            batch.due_at = None
+            if self._settings.delete_after_collect:
+                batch.deleted_at = now
+                say_after_commit(session, "batch_deleted_at_service", remote_id=remote_id)
+
+    async def _attach(self, batch: Batch, results: Sequence[ResultItem]) -> None:
+        """Find the compounds of a batch that the record had forgotten from the strings that its results show."""
+        shown = list({item.smiles for item in results if item.smiles})
+        async with self._context.store.read() as session:
+            stored = await compounds.by_smiles(session, shown)
+        unknown = [smiles for smiles in shown if smiles not in stored]
+        verdicts = await self._context.chemistry.identify(unknown)
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            new = [
+                Known(smiles, smiles=smiles, inchikey=one.inchikey, heavy_atoms=one.heavy_atoms, sa_score=one.sa_score)
+                for smiles, one in zip(unknown, verdicts, strict=True)
+                if isinstance(one, Identity)
+            ]
+            stored |= await compounds.add_compounds(session, new, now=now)
+            scan_no = (await targets.instance(session)).scan_no
+            fresh = await batches.get(session, batch.id)
+            await batches.attach(session, fresh, sorted(stored.values()), scan_no=scan_no, now=now)
+
+
+def _result(item: ResultItem) -> Result:
+    kind = item.kind
+    return Result(
+        kind=kind,
+        smiles=item.smiles,
+        status=item.status,
+        reason=f"the service answered {item.status}" if kind == "failed" else None,
+        result=item.result,
+        certainty=item.certainty,
+        price_usd=item.price_usd,
+        reaction_count=item.reaction_count,
+        timed_out=item.timed_out,
+        route=item.route,
+        raw=item.raw,
+    )

@@ -1,0 +1,144 @@
+"""Extract: the observations of each current upload, their compounds, and a claim for each compound that is new.
+
+An upload is read once more after `fragalysis.settle`, because rows can appear a little after the upload does.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from structlog.contextvars import bind_contextvars
+
+from watcher.chemistry import Identity, Rejection
+from watcher.errors import Failure, Invalid, Service
+from watcher.fragalysis import Observation
+from watcher.pipeline.download import subject_of
+from watcher.pipeline.failures import wait_after
+from watcher.pipeline.profile import ask_for_approval, profile_in_force
+from watcher.pipeline.stage import Context
+from watcher.store import claims, compounds, targets
+from watcher.store.compounds import Known, Seen
+from watcher.store.conditions import close_condition, open_condition
+from watcher.store.schema import Upload
+from watcher.store.transitions import say_after_commit
+
+
+class Extract:
+    """The stage. A unit is an upload."""
+
+    name = "extract"
+    service: Service | None = "fragalysis"
+    width = 2
+    finishes_on_stop = False
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def due(self) -> Sequence[int]:
+        """Return the current uploads that are to be read, or read once more."""
+        async with self._context.store.read() as session:
+            return await targets.due_extractions(session, self._context.clock.now())
+
+    async def step(self, unit: int) -> None:
+        """Read the observations, judge the SMILES that are new, and record both with the claims that follow."""
+        async with self._context.store.read() as session:
+            upload, target = await targets.upload_with_target(session, unit)
+        bind_contextvars(
+            target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
+        )
+        observations = await self._context.fragalysis.get_target_compound_smiles(target.remote_id)
+        version = await self._context.chemistry.version()
+        async with self._context.store.read() as session:
+            raws = await compounds.unjudged(session, [one.smiles for one in observations], version)
+        verdicts = await self._judge(raws)
+        await self._record(unit, observations, verdicts, version)
+
+    async def put_off(self, unit: int, failure: Failure) -> None:
+        """Read again after a while; set the leg aside when the answer breaks the contract."""
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            upload, target = await targets.upload_with_target(session, unit)
+            upload.scoring_attempts += 1
+            upload.scoring_error = failure.message
+            upload.scoring_due_at = now + wait_after(failure, upload.scoring_attempts, self._context.random)
+            if isinstance(failure, Invalid) and upload.scoring_state == "detected":
+                targets.set_scoring_state(
+                    session, upload, "quarantined", now=now, why=failure.message, error=failure.message
+                )
+                await open_condition(
+                    session,
+                    subject_of(target, upload),
+                    "scoring_quarantined",
+                    reason=failure.message,
+                    action="`watcher retry` once it is mended, or install a newer version",
+                    now=now,
+                )
+
+    async def _judge(self, raws: Sequence[str]) -> list[Known]:
+        """Ask the chemistry, and find the compounds that are stored under another spelling."""
+        identities = await self._context.chemistry.identify(raws)
+        found = {one.smiles: one.inchikey for one in identities if isinstance(one, Identity)}
+        async with self._context.store.read() as session:
+            candidates = await compounds.other_spellings(session, found)
+        stored = [compound for group in candidates.values() for compound in group]
+        today = await self._context.chemistry.canonical([compound.smiles for compound in stored])
+        same = {spelling: compound.id for spelling, compound in zip(today, stored, strict=True) if spelling}
+        return [_known(raw, one, same) for raw, one in zip(raws, identities, strict=True)]
+
+    async def _record(
+        self, upload_id: int, observations: Sequence[Observation], verdicts: Sequence[Known], version: str
+    ) -> None:
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            upload, target = await targets.upload_with_target(session, upload_id)
+            if target.current_upload_id != upload.id:
+                return  # passed over meanwhile: what was read belongs to another upload
+            await compounds.record_verdicts(session, verdicts, chemistry=version, now=now)
+            seen = [Seen(o.observation_id, o.code, o.longcode, o.compound_code, o.smiles) for o in observations]
+            added = await compounds.record_observations(session, upload_id, seen, now=now)
+            profile = await profile_in_force(session, self._context)
+            new = await claims.add_missing(
+                session, profile, self._context.policy, upload=upload, scan_no=upload.scan_no, now=now
+            )
+            await claims.review(session, profile, self._context.policy, now=now)
+            await ask_for_approval(session, profile, now)
+            self._advance(upload, now)
+            if upload.scoring_state != "extracted" and (upload.scoring_state != "scored" or added or new):
+                targets.set_scoring_state(
+                    session, upload, "extracted", now=now, why=f"{len(observations)} observations read"
+                )
+            if added and upload.archive_state == "skipped" and self._context.settings.download.enabled:
+                targets.set_archive_state(session, upload, "wanted", now=now, why="observations appeared")
+            await close_condition(session, subject_of(target, upload), "scoring_quarantined", now=now)
+            say_after_commit(
+                session,
+                "upload_extracted",
+                observations=len(observations),
+                observations_added=added,
+                rejected=sum(one.reason is not None for one in verdicts),
+                compounds_new=new,
+            )
+
+    def _advance(self, upload: Upload, now: datetime) -> None:
+        """Plan the second reading after the first, and none after that."""
+        upload.scoring_attempts = 0
+        upload.scoring_due_at = None
+        upload.scoring_error = None
+        settle = self._context.settings.fragalysis.settle
+        first_reading = upload.extracted_at is None
+        upload.extracted_at = upload.extracted_at or now
+        upload.settle_due_at = now + settle if first_reading and settle else None
+
+
+def _known(raw: str, verdict: Identity | Rejection, same: dict[str, int]) -> Known:
+    if isinstance(verdict, Rejection):
+        return Known(raw, reason=verdict.reason, detail=verdict.detail, cxsmiles=verdict.cxsmiles)
+    return Known(
+        raw,
+        smiles=verdict.smiles,
+        inchikey=verdict.inchikey,
+        heavy_atoms=verdict.heavy_atoms,
+        sa_score=verdict.sa_score,
+        removed=", ".join(verdict.removed) or None,
+        cxsmiles=verdict.cxsmiles,
+        compound_id=same.get(verdict.smiles),
+    )

@@ -1,0 +1,37 @@
+"""What a failure leads to: the waits, as pure functions."""
+
+from datetime import timedelta
+from random import Random
+
+from watcher.errors import Failure, Transient
+
+FIRST_WAIT = timedelta(seconds=1)
+LONGEST_WAIT = timedelta(minutes=15)
+SLOW_WAIT = timedelta(hours=6)
+"""Between two tries for an archive that the server cannot build."""
+SERVICE_PAUSE = timedelta(minutes=5)
+"""First pause of a service that refuses our credentials; it doubles up to an hour."""
+LONGEST_SERVICE_PAUSE = timedelta(hours=1)
+MACHINE_PAUSE = timedelta(seconds=15)
+"""First pause after a fault of this machine; it doubles up to five minutes."""
+LONGEST_MACHINE_PAUSE = timedelta(minutes=5)
+BUILDS_BEFORE_UNAVAILABLE = 5
+UNDECODABLE_BEFORE_QUARANTINE = 2
+
+
+def backoff(
+    attempts: int, random: Random, *, first: timedelta = FIRST_WAIT, longest: timedelta = LONGEST_WAIT
+) -> timedelta:
+    """Return the wait after so many failures in a row: doubling from `first` up to `longest`, plus up to a fifth.
+
+    The chance keeps many units from coming back in the same moment.
+    """
+    doubled = min(first * 2.0 ** min(max(attempts, 1) - 1, 40), longest) if attempts < 40 else longest
+    return doubled * (1 + random.random() / 5)
+
+
+def wait_after(failure: Failure, attempts: int, random: Random) -> timedelta:
+    """Return how long a unit waits after a failure; what the server asks for wins."""
+    if isinstance(failure, Transient) and failure.retry_after is not None:
+        return max(failure.retry_after, timedelta(seconds=1))
+    return backoff(attempts, random)

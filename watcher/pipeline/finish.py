@@ -1,0 +1,44 @@
+"""Finish: an upload whose compounds all have their result is scored."""
+
+from collections.abc import Sequence
+
+from structlog.contextvars import bind_contextvars
+
+from watcher.errors import Failure, Service
+from watcher.pipeline.stage import Context
+from watcher.store import claims, targets
+
+
+class Finish:
+    """The stage. A unit is an upload."""
+
+    name = "finish"
+    service: Service | None = None
+    width = 1
+    finishes_on_stop = False
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def due(self) -> Sequence[int]:
+        """Return the extracted uploads without a compound that still waits."""
+        async with self._context.store.read() as session:
+            return await claims.settled_uploads(session)
+
+    async def step(self, unit: int) -> None:
+        """Record that the upload is scored."""
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            if unit not in await claims.settled_uploads(session):
+                return
+            upload, target = await targets.upload_with_target(session, unit)
+            bind_contextvars(
+                target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
+            )
+            targets.set_scoring_state(session, upload, "scored", now=now, why="every compound has its result")
+            upload.scored_at = now
+            if target.current_upload_id == upload.id:
+                target.last_success_at = now
+
+    async def put_off(self, unit: int, failure: Failure) -> None:
+        """Nothing to write: what is due stays due."""

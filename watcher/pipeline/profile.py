@@ -1,0 +1,51 @@
+"""The scoring profile in force, and the claims that follow from it."""
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from watcher.molecule_one import profile_of
+from watcher.pipeline.stage import Context
+from watcher.store import claims, targets
+from watcher.store.conditions import close_condition, open_condition
+from watcher.store.schema import Profile
+
+
+async def profile_in_force(session: AsyncSession, context: Context) -> Profile:
+    """Return the profile that the settings say, recorded if it is new."""
+    wanted = profile_of(context.settings.molecule_one)
+    return await claims.ensure_profile(session, wanted.key, wanted.api_version, wanted.normalised, context.clock.now())
+
+
+async def adopt_settings(context: Context) -> None:
+    """At the start: record the profile in force, and claim under it every compound of the current uploads.
+
+    Under a profile that nobody approved the claims are withheld, so that it can be seen what they would cost.
+    """
+    now = context.clock.now()
+    async with context.store.write() as session:
+        profile = await profile_in_force(session, context)
+        instance = await targets.instance(session)
+        await claims.add_missing(session, profile, context.policy, upload=None, scan_no=instance.scan_no, now=now)
+        await claims.review(session, profile, context.policy, now=now)
+        await ask_for_approval(session, profile, now)
+
+
+async def ask_for_approval(session: AsyncSession, profile: Profile, now: datetime) -> None:
+    """Say, or stop saying, that compounds wait for a person."""
+    waiting = await claims.count_open(session, profile)
+    for reason, kind, action in (
+        (claims.PROFILE, "profile_waits", "look with `watcher plan`, then `watcher approve --profile`"),
+        (claims.SCAN_LIMIT, "scan_limit", "look with `watcher plan`, then `watcher approve TARGET`"),
+    ):
+        if count := waiting.get(reason):
+            await open_condition(
+                session,
+                "molecule_one",
+                kind,
+                reason=f"{count} compounds are held back: {reason}",
+                action=action,
+                now=now,
+            )
+        else:
+            await close_condition(session, "molecule_one", kind, now=now)

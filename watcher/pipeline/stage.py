@@ -1,0 +1,58 @@
+"""What every stage is made of and works with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from watcher.chemistry_process import Chemistry
+from watcher.clock import Clock
+from watcher.errors import Failure, Service
+from watcher.fragalysis import Fragalysis
+from watcher.molecule_one import MoleculeOne
+from watcher.settings import Settings
+from watcher.store.claims import Policy
+from watcher.store.engine import Store
+
+
+@dataclass(frozen=True)
+class Context:
+    """The edges, injected: settings, record, clock, chance, both services and the chemistry."""
+
+    settings: Settings
+    store: Store
+    clock: Clock
+    fragalysis: Fragalysis
+    molecule_one: MoleculeOne
+    chemistry: Chemistry
+    random: Random = field(default_factory=Random)
+
+    @property
+    def policy(self) -> Policy:
+        """What the settings allow to be sent."""
+        limits = self.settings.limits
+        return Policy(limits.compounds_per_day, limits.new_compounds_per_scan, limits.submit_private)
+
+
+class Stage(Protocol):
+    """One stage. A unit is the id of the row that it works on."""
+
+    name: str
+    service: Service | None
+    """The service it talks to; while that pauses, so does the stage."""
+    width: int
+    """Units at a time."""
+    finishes_on_stop: bool
+    """Whether a unit under way is waited for at the end rather than cancelled."""
+
+    async def due(self) -> Sequence[int]:
+        """Return the units whose time has come, the most urgent first."""
+        ...
+
+    async def step(self, unit: int) -> None:
+        """Do one piece of work and commit it; may be repeated at any time. Raises a Failure when it cannot."""
+        ...
+
+    async def put_off(self, unit: int, failure: Failure) -> None:
+        """Write into the record what the failure leads to for this unit."""
+        ...

@@ -1,0 +1,242 @@
+"""Submit: buys the scores of the claims that may be sent, each batch exactly once.
+
+The intent is committed before a byte is sent, the answer before anything is concluded from it. What is not certain
+becomes `unconfirmed`, and `reconcile` looks for it.
+"""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.contextvars import bind_contextvars
+
+from watcher import metrics
+from watcher.errors import Failure, Ours, Service
+from watcher.molecule_one import (
+    Accepted,
+    Later,
+    NotSent,
+    Outcome,
+    Refused,
+    ServiceRefused,
+    Unknown,
+    profile_of,
+)
+from watcher.pipeline.failures import LONGEST_SERVICE_PAUSE, SERVICE_PAUSE, backoff
+from watcher.pipeline.profile import profile_in_force
+from watcher.pipeline.refusals import fault_is_no_molecule
+from watcher.pipeline.stage import Context
+from watcher.store import batches, claims, targets
+from watcher.store.conditions import close_condition, find, open_condition
+from watcher.store.engine import CommitUnknown
+from watcher.store.schema import Batch, Profile
+
+_log = structlog.get_logger(__name__)
+SERVICE = "molecule_one"
+REFUSED = "submissions_refused"
+FIRST_LOOK = timedelta(seconds=0)
+
+
+class Sending:
+    """What this process knows of its own sending: the batches it sends right now, and those it certainly never sent.
+
+    A batch in `submitting` that is in neither was sent, or not, by a process that is gone.
+    """
+
+    def __init__(self) -> None:
+        self.now: set[str] = set()
+        self.never: set[str] = set()
+        self.allowed = False
+        """Set by `reconcile` once the service's own list of batches has been read back."""
+
+
+class Submit:
+    """The stage. Its only unit is the next batch."""
+
+    name = "submit"
+    service: Service | None = "molecule_one"
+    width = 1
+    finishes_on_stop = True
+
+    def __init__(self, context: Context, sending: Sending) -> None:
+        self._context = context
+        self._settings = context.settings.molecule_one
+        self._sending = sending
+        self._profile_key = profile_of(self._settings).key
+
+    async def due(self) -> Sequence[int]:
+        """Return the one unit when something may be sent."""
+        if not self._sending.allowed:
+            return []
+        now = self._context.clock.now()
+        async with self._context.store.read() as session:
+            if await find(session, SERVICE, REFUSED) is not None:
+                return []
+            if await batches.reading_back(session):
+                return []
+            wanted, held_for_today = await claims.sendable(session, self._profile_key)
+            if wanted:
+                return [0]
+            allowance = await claims.daily_allowance(session, self._context.policy, now)
+        return [0] if held_for_today and allowance != 0 else []
+
+    async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
+        """Commit the intent, send it once, commit the answer."""
+        token = uuid.uuid4().hex
+        self._sending.now.add(token)
+        try:
+            batch = await self._reserve(token)
+            if batch is None:
+                return
+            bind_contextvars(batch_id=batch.id)
+            outcome = await self._context.molecule_one.create(batch.payload.encode())
+            self._say(batch, outcome)
+            await self._record_surely(token, outcome)
+        finally:
+            self._sending.now.discard(token)
+
+    async def put_off(self, unit: int, failure: Failure) -> None:
+        """Nothing to write: what was not reserved is still wanted."""
+
+    async def _reserve(self, token: str) -> Batch | None:
+        if not self._settings.token.get_secret_value():
+            await self._no_token()
+            return None
+        try:
+            async with self._context.store.write() as session:
+                profile = await profile_in_force(session, self._context)
+                name = (await targets.instance(session)).name
+                return await batches.reserve(
+                    session,
+                    profile,
+                    self._context.policy,
+                    token=token,
+                    batch_size=self._settings.batch_size,
+                    build=lambda smiles: self._context.molecule_one.payload(smiles, batch_name(name, token)),
+                    now=self._context.clock.now(),
+                )
+        except CommitUnknown:
+            # Nothing is sent on a doubt. If the intent is there after all, it is closed as never sent.
+            self._sending.never.add(token)
+            raise
+
+    async def _no_token(self) -> None:
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            await open_condition(
+                session,
+                SERVICE,
+                "credentials",
+                reason="no token is set, so nothing can be bought",
+                action="set molecule_one.token or molecule_one.token_file and start again",
+                now=now,
+                retry_at=now + LONGEST_SERVICE_PAUSE,
+            )
+
+    def _say(self, batch: Batch, outcome: Outcome) -> None:
+        """Log the answer before it is committed: if the commit fails, the log still knows the remote id."""
+        said = {"outcome": type(outcome).__name__.lower(), "size": batch.size, "token": batch.token}
+        if isinstance(outcome, Accepted):
+            metrics.COMPOUNDS_SUBMITTED.inc(batch.size)
+            _log.info("batch_answered", remote_id=outcome.remote_id, **said)
+        else:
+            _log.warning("batch_answered", reason=outcome.reason, **said)
+
+    async def _record_surely(self, token: str, outcome: Outcome) -> None:
+        """Commit the answer however long the database takes; looking first makes repetition harmless."""
+        attempts = 0
+        while True:
+            try:
+                async with self._context.store.write() as session:
+                    batch = await batches.by_token(session, token)
+                    if batch is None or batch.state != "submitting":
+                        return
+                    await self._record(session, batch, outcome, self._context.clock.now())
+            except Ours:
+                attempts += 1
+                await self._context.clock.sleep(backoff(attempts, self._context.random, longest=timedelta(seconds=30)))
+            else:
+                return
+
+    async def _record(self, session: AsyncSession, batch: Batch, outcome: Outcome, now: datetime) -> None:
+        batch.outcome = _NAMES[type(outcome)]
+        batch.answer = outcome.answer if isinstance(outcome, Accepted) else outcome.reason
+        match outcome:
+            case Accepted(remote_id=remote_id):
+                due_at = now + min(self._settings.poll_interval, timedelta(seconds=2))
+                await batches.accepted(session, batch, remote_id, due_at=due_at, now=now, why="accepted")
+                await close_condition(session, SERVICE, "credentials", "unreachable", now=now)
+            case NotSent(reason=reason):
+                await batches.close_unsent(session, batch, why=f"not sent: {reason}", now=now)
+                await self._pause(session, "unreachable", reason, None, now)
+            case Later(reason=reason, retry_after=retry_after):
+                await batches.close_unsent(session, batch, why=f"later: {reason}", now=now)
+                await self._pause(session, "unreachable", reason, retry_after, now)
+            case ServiceRefused(reason=reason):
+                await batches.close_unsent(session, batch, why=f"refused by the service: {reason}", now=now)
+                await self._pause(session, "credentials", reason, None, now)
+            case Refused(reason=words):
+                await self._refused(session, batch, words, now)
+            case Unknown(reason=reason):
+                await in_doubt(session, batch, reason, due_at=now + FIRST_LOOK, now=now)
+
+    async def _refused(self, session: AsyncSession, batch: Batch, words: str, now: datetime) -> None:
+        """Halve the group, or stop when the fault is no molecule's."""
+        profile = (await session.get(Profile, batch.profile_id)) or await profile_in_force(session, self._context)
+        earlier = await batches.recent_answers(session, profile)
+        if fault_is_no_molecule(batch, [one for one in earlier if one.id != batch.id]):
+            await batches.close_unsent(session, batch, why=f"refused: {words}", now=now)
+            await open_condition(
+                session,
+                SERVICE,
+                REFUSED,
+                reason=f"every part of a batch was refused with the same words: {words}",
+                action="look at [molecule_one] in the settings, then `watcher approve --profile` to go on",
+                now=now,
+            )
+            return
+        await batches.close_refused(session, batch, words=words, now=now)
+
+    async def _pause(
+        self, session: AsyncSession, kind: str, reason: str, retry_after: timedelta | None, now: datetime
+    ) -> None:
+        condition = await find(session, SERVICE, kind)
+        attempts = (condition.attempts if condition else 0) + 1
+        if kind == "credentials":
+            wait = backoff(attempts, self._context.random, first=SERVICE_PAUSE, longest=LONGEST_SERVICE_PAUSE)
+            action = "look at molecule_one.token, base_url and api_version, and at the account; it goes on by itself"
+        else:
+            wait = retry_after or backoff(attempts, self._context.random)
+            action = "nothing: it is tried again by itself"
+        await open_condition(session, SERVICE, kind, reason=reason, action=action, now=now, retry_at=now + wait)
+
+
+_NAMES: dict[type, str] = {
+    Accepted: "accepted",
+    NotSent: "not_sent",
+    Later: "later",
+    ServiceRefused: "service",
+    Refused: "refused",
+    Unknown: "unknown",
+}
+
+
+def batch_name(instance: str, token: str) -> str:
+    """Name a batch at the service; target names stay out of it, they may be confidential."""
+    return f"watcher/{instance}/{token}"
+
+
+async def in_doubt(session: AsyncSession, batch: Batch, reason: str, *, due_at: datetime, now: datetime) -> None:
+    """Set a batch `unconfirmed` and call a person from the first second; it is looked for meanwhile."""
+    await batches.doubt(session, batch, why=reason, due_at=due_at, now=now)
+    await open_condition(
+        session,
+        f"batch {batch.id}",
+        "unconfirmed",
+        reason=f"nobody knows whether the service took this batch of {batch.size} compounds: {reason}",
+        action=f"wait while it is looked for; else compare with the vendor's list and type "
+        f"`watcher batches adopt {batch.id} REMOTE_ID` if it is there, `watcher batches release {batch.id}` if not",
+        now=now,
+    )

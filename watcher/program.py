@@ -1,0 +1,63 @@
+"""Opens, in order, everything that a run works with, and closes it again in the reverse order."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from watcher.archives import sweep
+from watcher.chemistry_process import Chemistry
+from watcher.clock import Clock, SystemClock
+from watcher.fragalysis import Fragalysis
+from watcher.molecule_one import MoleculeOne
+from watcher.pipeline.runner import Runner
+from watcher.pipeline.stage import Context
+from watcher.settings import Settings
+from watcher.store import migrate
+from watcher.store.engine import Store
+from watcher.store.lock import InstanceLock
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a run works with."""
+
+    context: Context
+    runner: Runner
+    lock: InstanceLock
+
+
+@asynccontextmanager
+async def opened(settings: Settings, command: str, *, clock: Clock | None = None) -> AsyncIterator[Program]:
+    """Open the record (alone, and brought up to date), the services and the chemistry, and give the runner.
+
+    `command` is what another process is told that finds the record in use. Raises AlreadyRunning, NewerRecord, Ours.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store(settings.database))
+        lock = await stack.enter_async_context(InstanceLock(store, command))
+        upgrade = await migrate.upgrade(store, name=uuid.uuid4().hex[:12], now=clock.now())
+        if upgrade.before != upgrade.after:
+            _log.info("record_upgraded", record=store.label, before=upgrade.before, after=upgrade.after,
+                      backup=str(upgrade.backup) if upgrade.backup else None)  # fmt: skip
+        if settings.download.enabled:
+            removed = sweep(settings.download.directory)
+            if removed:
+                _log.info("leftovers_removed", paths=[str(path) for path in removed])
+        chemistry = Chemistry(max_heavy_atoms=settings.limits.max_heavy_atoms)
+        context = Context(
+            settings=settings,
+            store=store,
+            clock=clock,
+            fragalysis=await stack.enter_async_context(Fragalysis(settings, clock=clock)),
+            molecule_one=await stack.enter_async_context(MoleculeOne(settings, clock=clock)),
+            chemistry=await stack.enter_async_context(chemistry),
+        )
+        runner = Runner(context)
+        await runner.start()
+        yield Program(context, runner, lock)
