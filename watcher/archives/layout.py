@@ -24,13 +24,8 @@ _PART = re.compile(r"\..+\.part")
 
 
 def target_directory(root: Path, tas: str, name: str, remote_target_id: int) -> Path:
-    """Return the directory of a target. Two targets share one only when TAS and name are the same.
-
-    A name that differs from a directory already there by case only gets a suffix too, for file systems that ignore
-    case; so the disk is looked at.
-    """
-    parent = root / slug(tas, tas, root)
-    return parent / slug(name, f"{remote_target_id}/{name}", parent)
+    """Return the directory of a target. Two targets share one only when TAS and name are the same, case included."""
+    return root / slug(tas, tas) / slug(name, f"{remote_target_id}/{name}")
 
 
 def upload_directory(
@@ -46,22 +41,13 @@ def archive_name(target_directory: Path, format_: str) -> str:
     return f"{target_directory.name}.{format_}"
 
 
-def slug(name: str, identity: str, parent: Path | None = None) -> str:
+def slug(name: str, identity: str) -> str:
     """Return a name that is safe as one path component; `~` and a hash of `identity` mark one that was changed."""
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-    clean = _CLEAN.fullmatch(name) and not name.endswith(".") and not _RESERVED.fullmatch(name)
-    if clean and not (parent and _has_twin(parent, name)):
+    if _CLEAN.fullmatch(name) and not name.endswith(".") and not _RESERVED.fullmatch(name):
         return name
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     mark = "~" + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     return re.sub(r"^[.-]+", "_", safe or "_")[: _LONGEST - len(mark)] + mark
-
-
-def _has_twin(parent: Path, name: str) -> bool:
-    """Whether a directory stands there whose name differs by case only."""
-    try:
-        return any(entry.name != name and entry.name.casefold() == name.casefold() for entry in parent.iterdir())
-    except OSError:
-        return False
 
 
 def point_current(target_directory: Path, upload_directory: Path) -> None:

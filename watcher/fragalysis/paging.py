@@ -25,7 +25,7 @@ _MAX_PAGES = 10_000
 class Page(msgspec.Struct, Generic[R], frozen=True):
     """One page of a listing."""
 
-    count: int
+    count: int | str
     results: list[R]
     next: str | None = None
 
@@ -80,8 +80,8 @@ async def _read(
             except ValueError as error:
                 raise Invalid(f"{path} row {getattr(row, 'id', None)}: {error}") from None
         if not page.next:
-            if len(rows) != page.count:
-                raise _Mismatch(f"{len(rows)} different rows, but its count is {page.count}")
+            if str(len(rows)) != str(page.count):
+                raise _Mismatch(f"{len(rows)} different rows, but its count is {str(page.count)[:20]!r}")
             return list(rows.values())
         if len(rows) == before or page.next in seen:
             raise _Mismatch("its `next` links lead in a circle")

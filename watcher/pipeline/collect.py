@@ -11,10 +11,11 @@ from watcher.errors import Failure, Service
 from watcher.molecule_one import BatchUnknown, Counts, ResultItem
 from watcher.pipeline.failures import wait_after
 from watcher.pipeline.stage import Context
-from watcher.store import batches, compounds, targets
-from watcher.store.batches import Result
+from watcher.store import batches, compounds, forgotten, targets
 from watcher.store.compounds import Known
 from watcher.store.conditions import close_condition, open_condition
+from watcher.store.results import Result, record_results
+from watcher.store.results import missing as missing_claims
 from watcher.store.schema import Batch
 from watcher.store.transitions import say_after_commit
 
@@ -69,7 +70,7 @@ class Collect:
         results: list[ResultItem] = []
         if complete or (changed and counts.finished + counts.error > 0):
             results = await service.results(batch.remote_id)
-        if batch.outcome == batches.READ_BACK:
+        if batch.outcome == forgotten.READ_BACK:
             await self._attach(batch, results)
         await self._record(unit, counts, results, size=size, complete=complete, changed=changed)
 
@@ -114,10 +115,10 @@ class Collect:
             batch.attempts = 0
             batch.queued, batch.running = counts.queued, counts.running
             batch.finished, batch.error = counts.finished, counts.error
-            if batch.outcome == batches.READ_BACK:
+            if batch.outcome == forgotten.READ_BACK:
                 batch.size = size
             done = [_result(item) for item in results if item.kind != "running"]
-            added = await batches.record_results(session, batch, done, now=now)
+            added = await record_results(session, batch, done, now=now)
             if added:
                 say_after_commit(session, "results_stored", results=added, finished=counts.finished, size=batch.size)
             if complete and batch.state == "submitted":
@@ -132,7 +133,7 @@ class Collect:
 
     async def _finish(self, session: AsyncSession, batch: Batch, now: datetime) -> None:
         """End a finished batch once each of its compounds has a result, or was looked for often enough."""
-        missing = await batches.missing(session, batch.id)
+        missing = await missing_claims(session, batch.id)
         batch.looks += 1
         if missing and batch.looks < LOOKS_FOR_MISSING:
             batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
@@ -173,7 +174,7 @@ class Collect:
             stored |= await compounds.add_compounds(session, new, now=now)
             scan_no = (await targets.instance(session)).scan_no
             fresh = await batches.get(session, batch.id)
-            await batches.attach(session, fresh, sorted(stored.values()), scan_no=scan_no, now=now)
+            await forgotten.attach(session, fresh, sorted(stored.values()), scan_no=scan_no, now=now)
 
 
 def _result(item: ResultItem) -> Result:

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.molecule_one import profile_of
 from watcher.pipeline.stage import Context
-from watcher.store import claims, targets
+from watcher.store import claims, profiles, targets
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.schema import Profile
 
@@ -14,7 +14,9 @@ from watcher.store.schema import Profile
 async def profile_in_force(session: AsyncSession, context: Context) -> Profile:
     """Return the profile that the settings say, recorded if it is new."""
     wanted = profile_of(context.settings.molecule_one)
-    return await claims.ensure_profile(session, wanted.key, wanted.api_version, wanted.normalised, context.clock.now())
+    return await profiles.ensure_profile(
+        session, wanted.key, wanted.api_version, wanted.normalised, context.clock.now()
+    )
 
 
 async def adopt_settings(context: Context) -> None:

@@ -16,8 +16,9 @@ from watcher.pipeline.failures import wait_after
 from watcher.pipeline.profile import profile_in_force
 from watcher.pipeline.stage import Context
 from watcher.pipeline.submit import Sending, in_doubt
-from watcher.store import batches, targets
+from watcher.store import batches, forgotten, targets
 from watcher.store.conditions import close_condition, open_condition
+from watcher.store.results import sent_smiles
 from watcher.store.schema import Batch
 
 _log = structlog.get_logger(__name__)
@@ -159,7 +160,7 @@ class Reconcile:
             candidates = [
                 Doubtful(
                     batch.id,
-                    frozenset(await batches.sent_smiles(session, batch.id)),
+                    frozenset(await sent_smiles(session, batch.id)),
                     frozenset(await batches.strings_of_no_other(session, batch)),
                 )
                 for batch in open_doubts
@@ -193,7 +194,7 @@ class Reconcile:
                 if batch is None:
                     profile = await profile_in_force(session, self._context)
                     size = listed[remote_id].size or 0
-                    await batches.read_back(session, profile, token=token, remote_id=remote_id, size=size, now=now)
+                    await forgotten.read_back(session, profile, token=token, remote_id=remote_id, size=size, now=now)
                 elif batch.remote_id is None:
                     await self._adopt(session, batch, remote_id, now)
             for lost in await batches.in_state(session, "lost"):

@@ -28,7 +28,7 @@ from watcher.pipeline.failures import LONGEST_SERVICE_PAUSE, SERVICE_PAUSE, back
 from watcher.pipeline.profile import profile_in_force
 from watcher.pipeline.refusals import fault_is_no_molecule
 from watcher.pipeline.stage import Context
-from watcher.store import batches, claims, targets
+from watcher.store import allowance, batches, forgotten, purchases, targets
 from watcher.store.conditions import close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown
 from watcher.store.schema import Batch, Profile
@@ -74,13 +74,13 @@ class Submit:
         async with self._context.store.read() as session:
             if await find(session, SERVICE, REFUSED) is not None:
                 return []
-            if await batches.reading_back(session):
+            if await forgotten.reading_back(session):
                 return []
-            wanted, held_for_today = await claims.sendable(session, self._profile_key)
+            wanted, held_for_today = await allowance.sendable(session, self._profile_key)
             if wanted:
                 return [0]
-            allowance = await claims.daily_allowance(session, self._context.policy, now)
-        return [0] if held_for_today and allowance != 0 else []
+            left = await allowance.daily_allowance(session, self._context.policy, now)
+        return [0] if held_for_today and left != 0 else []
 
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
         """Commit the intent, send it once, commit the answer."""
@@ -108,7 +108,7 @@ class Submit:
             async with self._context.store.write() as session:
                 profile = await profile_in_force(session, self._context)
                 name = (await targets.instance(session)).name
-                return await batches.reserve(
+                return await purchases.reserve(
                     session,
                     profile,
                     self._context.policy,

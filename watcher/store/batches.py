@@ -3,16 +3,14 @@
 Every change of state goes through `move`, which knows the drawing in docs/architecture.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from watcher.store import claims
-from watcher.store.schema import Batch, BatchItem, Claim, Compound, ForeignBatch, Profile, Score, digest
-from watcher.store.transitions import PROGRAM, note, say_after_commit
+from watcher.store.schema import Batch, BatchItem, Claim, Compound, ForeignBatch, Profile
+from watcher.store.transitions import PROGRAM, note
 
 MOVES: Mapping[str, frozenset[str]] = {
     "submitting": frozenset({"submitted", "closed", "unconfirmed"}),
@@ -28,27 +26,6 @@ MOVES: Mapping[str, frozenset[str]] = {
 """Every change of state that a batch can make."""
 
 
-READ_BACK = "read_back"
-"""Outcome of a batch that was not sent by this record but found at the service."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One result of a batch as it is to be recorded; `kind` is `scored`, `no_route` or `failed`."""
-
-    kind: str
-    smiles: str
-    status: str
-    reason: str | None
-    result: float | None
-    certainty: float | None
-    price_usd: float | None
-    reaction_count: int | None
-    timed_out: bool | None
-    route: str | None
-    raw: str
-
-
 def move(session: AsyncSession, batch: Batch, state: str, *, why: str, now: datetime, who: str = PROGRAM) -> None:
     """Change the state of a batch. Raises ValueError for a change that the drawing does not have."""
     if state not in MOVES[batch.state]:
@@ -56,79 +33,6 @@ def move(session: AsyncSession, batch: Batch, state: str, *, why: str, now: date
     note(session, "batch", batch.id, "state", batch.state, state, at=now, why=why, who=who)
     batch.state = state
     batch.reason = why
-
-
-async def reserve(
-    session: AsyncSession,
-    profile: Profile,
-    policy: claims.Policy,
-    *,
-    token: str,
-    batch_size: int,
-    build: Callable[[Sequence[str]], bytes],
-    now: datetime,
-) -> Batch | None:
-    """Write the intent to buy: limits, privacy and profile are checked now, claims are taken, the payload is frozen.
-
-    Returns the batch in `submitting`, or None when nothing may be sent. A half of a refused batch is sent by itself.
-    """
-    allowance = await claims.daily_allowance(session, policy, now)
-    if allowance is None or allowance > 0:
-        await claims.release_daily(session, profile, now)
-    await claims.review(session, profile, policy, now=now)
-    if profile.approved_at is None:
-        return None
-    wanted = (Claim.profile_id == profile.id, Claim.state == "wanted")
-    half = await session.scalar(select(func.min(Claim.refused_in)).where(*wanted))
-    group = Claim.refused_in.is_(None) if half is None else Claim.refused_in == half
-    candidates = await session.execute(
-        select(Claim, Compound.smiles)
-        .join(Compound, Compound.id == Claim.compound_id)
-        .where(*wanted, group)
-        .order_by(Claim.approved_at.is_(None), Claim.id)
-        .limit(batch_size)
-    )
-    taken: list[tuple[Claim, str]] = []
-    for claim, smiles in candidates.tuples():
-        if claim.approved_at is None and allowance is not None:
-            if allowance == 0:
-                claims.set_standing(claim, claims.DAILY_LIMIT, now)
-                continue
-            allowance -= 1
-        taken.append((claim, smiles))
-    if allowance == 0:
-        await _hold_back_the_rest(session, profile, {claim.id for claim, _ in taken}, now)
-    if not taken:
-        return None
-    payload = build([smiles for _, smiles in taken]).decode()
-    batch = Batch(
-        token=token,
-        profile_id=profile.id,
-        state="submitting",
-        size=len(taken),
-        payload=payload,
-        payload_digest=digest(payload),
-        refused_in=half,
-        created_at=now,
-        sent_at=now,
-    )
-    session.add(batch)
-    await session.flush()
-    for position, (claim, _) in enumerate(taken):
-        session.add(BatchItem(batch_id=batch.id, position=position, claim_id=claim.id, live=True))
-        claim.state, claim.reason, claim.changed_at = "reserved", None, now
-    await session.flush()
-    note(session, "batch", batch.id, "state", None, "submitting", at=now, why=f"{len(taken)} compounds are due")
-    return batch
-
-
-async def _hold_back_the_rest(session: AsyncSession, profile: Profile, taken: set[int], now: datetime) -> None:
-    rest = await session.scalars(
-        select(Claim).where(Claim.profile_id == profile.id, Claim.state == "wanted", Claim.approved_at.is_(None))
-    )
-    for claim in rest:
-        if claim.id not in taken:
-            claims.set_standing(claim, claims.DAILY_LIMIT, now)
 
 
 async def get(session: AsyncSession, batch_id: int) -> Batch:
@@ -257,19 +161,6 @@ async def lose(session: AsyncSession, batch: Batch, *, why: str, now: datetime) 
     batch.due_at = None
 
 
-async def sent_smiles(session: AsyncSession, batch_id: int) -> dict[str, int]:
-    """Return the strings of a batch and the claims they stand for, in the order of sending."""
-    rows = await session.execute(
-        select(Compound.smiles, Claim.id)
-        .select_from(BatchItem)
-        .join(Claim, Claim.id == BatchItem.claim_id)
-        .join(Compound, Compound.id == Claim.compound_id)
-        .where(BatchItem.batch_id == batch_id)
-        .order_by(BatchItem.position)
-    )
-    return dict(rows.tuples().all())
-
-
 async def strings_of_no_other(session: AsyncSession, batch: Batch) -> set[str]:
     """Return the strings of a batch that no other batch which may exist at the service holds."""
     elsewhere = (
@@ -287,64 +178,6 @@ async def strings_of_no_other(session: AsyncSession, batch: Batch) -> set[str]:
     return set(found)
 
 
-async def record_results(session: AsyncSession, batch: Batch, results: Sequence[Result], *, now: datetime) -> int:
-    """Add the results that are new, and end the claims they belong to; returns how many were new."""
-    claim_of = await sent_smiles(session, batch.id)
-    stored = set(await session.scalars(select(Score.raw_digest).where(Score.batch_id == batch.id)))
-    open_claims = {
-        claim.id: claim
-        for claim in await session.scalars(
-            select(Claim)
-            .join(BatchItem, BatchItem.claim_id == Claim.id)
-            .where(BatchItem.batch_id == batch.id, Claim.state.in_(("reserved", "wanted", "withheld")))
-        )
-    }
-    added = 0
-    for result in results:
-        key = digest(result.raw)
-        if key in stored:
-            continue
-        stored.add(key)
-        claim_id = claim_of.get(result.smiles)
-        session.add(
-            Score(
-                batch_id=batch.id,
-                claim_id=claim_id,
-                kind=result.kind,
-                smiles=result.smiles,
-                status=result.status,
-                result=result.result,
-                certainty=result.certainty,
-                price_usd=result.price_usd,
-                reaction_count=result.reaction_count,
-                timed_out=result.timed_out,
-                route=result.route,
-                raw=result.raw,
-                raw_digest=key,
-                received_at=now,
-            )
-        )
-        added += 1
-        if claim_id is None:
-            say_after_commit(session, "result_not_asked_for", level="warning", batch_id=batch.id, smiles=result.smiles)
-        elif (claim := open_claims.pop(claim_id, None)) is not None:
-            claim.state, claim.reason, claim.changed_at = result.kind, result.reason, now
-            claim.refused_in = None
-    await session.flush()
-    return added
-
-
-async def missing(session: AsyncSession, batch_id: int) -> Sequence[Claim]:
-    """Return the claims of a batch that still wait for its result."""
-    found = await session.scalars(
-        select(Claim)
-        .join(BatchItem, BatchItem.claim_id == Claim.id)
-        .where(BatchItem.batch_id == batch_id, BatchItem.live, Claim.state == "reserved")
-        .order_by(BatchItem.position)
-    )
-    return found.all()
-
-
 async def attributed(session: AsyncSession) -> set[str]:
     """Return the remote ids that the record knows: ours, and those that are certainly not."""
     ours = set(await session.scalars(select(Batch.remote_id).where(Batch.remote_id.is_not(None))))
@@ -354,78 +187,6 @@ async def attributed(session: AsyncSession) -> set[str]:
 async def mark_foreign(session: AsyncSession, remote_ids: Sequence[str], now: datetime) -> None:
     """Remember batches at the service that are certainly not ours."""
     session.add_all(ForeignBatch(remote_id=remote_id, seen_at=now) for remote_id in remote_ids)
-    await session.flush()
-
-
-async def reading_back(session: AsyncSession) -> bool:
-    """Say whether a batch that the record had forgotten is still being read back."""
-    query = select(Batch.id).where(Batch.outcome == READ_BACK, Batch.state.in_(("submitted", "finished")))
-    return bool(await session.scalar(select(query.exists())))
-
-
-async def read_back(
-    session: AsyncSession, profile: Profile, *, token: str, remote_id: str, size: int, now: datetime
-) -> Batch:
-    """Record a batch of ours that the service lists and the record has forgotten, as after a restore."""
-    batch = Batch(
-        token=token,
-        profile_id=profile.id,
-        state="submitted",
-        reason="the service lists it, the record had forgotten it",
-        size=size,
-        payload="",
-        payload_digest=digest(""),
-        outcome=READ_BACK,
-        remote_id=remote_id,
-        created_at=now,
-        sent_at=now,
-        submitted_at=now,
-        due_at=now,
-    )
-    session.add(batch)
-    await session.flush()
-    note(session, "batch", batch.id, "state", None, "submitted", at=now, why=batch.reason or "")
-    return batch
-
-
-async def attach(
-    session: AsyncSession, batch: Batch, compound_ids: Sequence[int], *, scan_no: int, now: datetime
-) -> None:
-    """Give a batch that was read back the claims that its results show, so that they are not bought again."""
-    known = set(
-        await session.scalars(
-            select(Claim.compound_id)
-            .join(BatchItem, BatchItem.claim_id == Claim.id)
-            .where(BatchItem.batch_id == batch.id)
-        )
-    )
-    position = len(known)
-    for compound_id in compound_ids:
-        if compound_id in known:
-            continue
-        known.add(compound_id)
-        claim = await session.scalar(
-            select(Claim).where(
-                Claim.compound_id == compound_id, Claim.profile_id == batch.profile_id, Claim.round == 1
-            )
-        )
-        if claim is None:
-            claim = Claim(
-                compound_id=compound_id,
-                profile_id=batch.profile_id,
-                round=1,
-                state="wanted",
-                scan_no=scan_no,
-                created_at=now,
-                changed_at=now,
-            )
-            session.add(claim)
-            await session.flush()
-        free = claim.state in ("wanted", "withheld")
-        session.add(BatchItem(batch_id=batch.id, position=position, claim_id=claim.id, live=free))
-        if free:
-            claim.state, claim.reason, claim.changed_at = "reserved", None, now
-        position += 1
     await session.flush()
 
 

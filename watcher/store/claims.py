@@ -5,16 +5,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import Select, and_, exists, false, func, or_, select, true, update
+from sqlalchemy import Select, exists, false, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from watcher.store.schema import Alias, Batch, BatchItem, Claim, Observation, Profile, Target, Upload
-from watcher.store.transitions import note, say_after_commit
-
-DAY = timedelta(hours=24)
+from watcher.store.schema import Alias, Claim, Observation, Profile, Target, Upload
+from watcher.store.transitions import note
 
 PROFILE = "the scoring profile is new and waits for `watcher approve --profile`"
 NOT_CURRENT = "no current upload of a followed target holds it"
@@ -60,25 +58,6 @@ class Facts:
         if not self.beyond_baseline:
             return BASELINE
         return SCAN_LIMIT if self.over_scan_limit else None
-
-
-async def ensure_profile(session: AsyncSession, key: str, api_version: str, normalised: str, now: datetime) -> Profile:
-    """Return the profile in force. The first one of a record needs no approval, since nothing was bought before."""
-    profile = await session.scalar(select(Profile).where(Profile.key == key))
-    if profile is None:
-        bought_before = await session.scalar(select(exists(select(Claim.id))))
-        profile = Profile(
-            key=key,
-            api_version=api_version,
-            normalised=normalised,
-            created_at=now,
-            approved_at=None if bought_before else now,
-            approved_by=None if bought_before else "first profile of the record",
-        )
-        session.add(profile)
-        await session.flush()
-        say_after_commit(session, "profile_recorded", profile=key, approved=not bought_before, settings=normalised)
-    return profile
 
 
 def _current_compounds() -> Select[int | None, int, bool | None, int | None]:
@@ -229,35 +208,6 @@ def set_standing(claim: Claim, reason: str | None, now: datetime) -> None:
         claim.state, claim.reason, claim.changed_at = state, reason, now
 
 
-async def sent_within_a_day(session: AsyncSession, now: datetime) -> int:
-    """Count the compounds sent in the last 24 hours: live items, and those of released batches that turned up."""
-    count = await session.scalar(
-        select(func.count())
-        .select_from(BatchItem)
-        .join(Batch, Batch.id == BatchItem.batch_id)
-        .where(Batch.sent_at > now - DAY, or_(BatchItem.live, Batch.remote_id.is_not(None)))
-    )
-    return count or 0
-
-
-async def daily_allowance(session: AsyncSession, policy: Policy, now: datetime) -> int | None:
-    """Return how many compounds may still be sent now; None without a limit."""
-    if not policy.compounds_per_day:
-        return None
-    return max(0, policy.compounds_per_day - await sent_within_a_day(session, now))
-
-
-async def allowance_grows_at(session: AsyncSession, now: datetime) -> datetime | None:
-    """Return when the daily limit will next let something through: a day after the oldest sending that counts."""
-    oldest = await session.scalar(
-        select(func.min(Batch.sent_at)).where(
-            Batch.sent_at > now - DAY,
-            exists().where(BatchItem.batch_id == Batch.id, or_(BatchItem.live, Batch.remote_id.is_not(None))),
-        )
-    )
-    return oldest + DAY if oldest else None
-
-
 async def approve(
     session: AsyncSession, target_ids: Sequence[int], *, who: str, now: datetime, profile: Profile, policy: Policy
 ) -> int:
@@ -290,24 +240,6 @@ async def approve(
     return sum(claim.state == "wanted" for claim in held)
 
 
-async def approve_profile(session: AsyncSession, profile: Profile, policy: Policy, *, who: str, now: datetime) -> None:
-    """Let purchases under this profile go ahead, also after the vendor has refused everything."""
-    if profile.approved_at is None:
-        profile.approved_at, profile.approved_by = now, who
-    profile.resumed_at = now
-    await session.flush()
-    say_after_commit(session, "profile_approved", profile=profile.key, who=who)
-    await review(session, profile, policy, now=now)
-
-
-async def sendable(session: AsyncSession, profile_key: str) -> tuple[bool, bool]:
-    """Say whether any claim of the profile is free to go, and whether the daily limit alone holds any back."""
-    mine = select(Claim.id).join(Profile, Profile.id == Claim.profile_id).where(Profile.key == profile_key)
-    wanted = await session.scalar(select(mine.where(Claim.state == "wanted").exists()))
-    held = await session.scalar(select(mine.where(Claim.state == "withheld", Claim.reason == DAILY_LIMIT).exists()))
-    return bool(wanted), bool(held)
-
-
 async def count_open(session: AsyncSession, profile: Profile) -> dict[str | None, int]:
     """Count the claims that wait, by the reason that withholds them (None: free to go)."""
     rows = await session.execute(
@@ -316,15 +248,6 @@ async def count_open(session: AsyncSession, profile: Profile) -> dict[str | None
         .group_by(Claim.reason)
     )
     return dict(rows.tuples().all())
-
-
-async def release_daily(session: AsyncSession, profile: Profile, now: datetime) -> None:
-    """Let what the daily limit held back be considered again."""
-    await session.execute(
-        update(Claim)
-        .where(and_(Claim.profile_id == profile.id, Claim.state == "withheld", Claim.reason == DAILY_LIMIT))
-        .values(state="wanted", reason=None, changed_at=now)
-    )
 
 
 async def settled_uploads(session: AsyncSession) -> Sequence[int]:

@@ -1,0 +1,85 @@
+"""Batches of ours that the service lists and the record has forgotten, as after a restore from a backup."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from watcher.store.schema import Batch, BatchItem, Claim, Profile, digest
+from watcher.store.transitions import note
+
+READ_BACK = "read_back"
+"""Outcome of a batch that was not sent by this record but found at the service."""
+
+
+async def reading_back(session: AsyncSession) -> bool:
+    """Say whether a batch that the record had forgotten is still being read back."""
+    query = select(Batch.id).where(Batch.outcome == READ_BACK, Batch.state.in_(("submitted", "finished")))
+    return bool(await session.scalar(select(query.exists())))
+
+
+async def read_back(
+    session: AsyncSession, profile: Profile, *, token: str, remote_id: str, size: int, now: datetime
+) -> Batch:
+    """Record a batch of ours that the service lists and the record has forgotten, as after a restore."""
+    batch = Batch(
+        token=token,
+        profile_id=profile.id,
+        state="submitted",
+        reason="the service lists it, the record had forgotten it",
+        size=size,
+        payload="",
+        payload_digest=digest(""),
+        outcome=READ_BACK,
+        remote_id=remote_id,
+        created_at=now,
+        sent_at=now,
+        submitted_at=now,
+        due_at=now,
+    )
+    session.add(batch)
+    await session.flush()
+    note(session, "batch", batch.id, "state", None, "submitted", at=now, why=batch.reason or "")
+    return batch
+
+
+async def attach(
+    session: AsyncSession, batch: Batch, compound_ids: Sequence[int], *, scan_no: int, now: datetime
+) -> None:
+    """Give a batch that was read back the claims that its results show, so that they are not bought again."""
+    known = set(
+        await session.scalars(
+            select(Claim.compound_id)
+            .join(BatchItem, BatchItem.claim_id == Claim.id)
+            .where(BatchItem.batch_id == batch.id)
+        )
+    )
+    position = len(known)
+    for compound_id in compound_ids:
+        if compound_id in known:
+            continue
+        known.add(compound_id)
+        claim = await session.scalar(
+            select(Claim).where(
+                Claim.compound_id == compound_id, Claim.profile_id == batch.profile_id, Claim.round == 1
+            )
+        )
+        if claim is None:
+            claim = Claim(
+                compound_id=compound_id,
+                profile_id=batch.profile_id,
+                round=1,
+                state="wanted",
+                scan_no=scan_no,
+                created_at=now,
+                changed_at=now,
+            )
+            session.add(claim)
+            await session.flush()
+        free = claim.state in ("wanted", "withheld")
+        session.add(BatchItem(batch_id=batch.id, position=position, claim_id=claim.id, live=free))
+        if free:
+            claim.state, claim.reason, claim.changed_at = "reserved", None, now
+        position += 1
+    await session.flush()

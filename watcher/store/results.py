@@ -1,0 +1,99 @@
+"""Results of batches: stored as they come, and the claims that they end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from watcher.store.schema import Batch, BatchItem, Claim, Compound, Score, digest
+from watcher.store.transitions import say_after_commit
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One result of a batch as it is to be recorded; `kind` is `scored`, `no_route` or `failed`."""
+
+    kind: str
+    smiles: str
+    status: str
+    reason: str | None
+    result: float | None
+    certainty: float | None
+    price_usd: float | None
+    reaction_count: int | None
+    timed_out: bool | None
+    route: str | None
+    raw: str
+
+
+async def sent_smiles(session: AsyncSession, batch_id: int) -> dict[str, int]:
+    """Return the strings of a batch and the claims they stand for, in the order of sending."""
+    rows = await session.execute(
+        select(Compound.smiles, Claim.id)
+        .select_from(BatchItem)
+        .join(Claim, Claim.id == BatchItem.claim_id)
+        .join(Compound, Compound.id == Claim.compound_id)
+        .where(BatchItem.batch_id == batch_id)
+        .order_by(BatchItem.position)
+    )
+    return dict(rows.tuples().all())
+
+
+async def record_results(session: AsyncSession, batch: Batch, results: Sequence[Result], *, now: datetime) -> int:
+    """Add the results that are new, and end the claims they belong to; returns how many were new."""
+    claim_of = await sent_smiles(session, batch.id)
+    stored = set(await session.scalars(select(Score.raw_digest).where(Score.batch_id == batch.id)))
+    open_claims = {
+        claim.id: claim
+        for claim in await session.scalars(
+            select(Claim)
+            .join(BatchItem, BatchItem.claim_id == Claim.id)
+            .where(BatchItem.batch_id == batch.id, Claim.state.in_(("reserved", "wanted", "withheld")))
+        )
+    }
+    added = 0
+    for result in results:
+        key = digest(result.raw)
+        if key in stored:
+            continue
+        stored.add(key)
+        claim_id = claim_of.get(result.smiles)
+        session.add(
+            Score(
+                batch_id=batch.id,
+                claim_id=claim_id,
+                kind=result.kind,
+                smiles=result.smiles,
+                status=result.status,
+                result=result.result,
+                certainty=result.certainty,
+                price_usd=result.price_usd,
+                reaction_count=result.reaction_count,
+                timed_out=result.timed_out,
+                route=result.route,
+                raw=result.raw,
+                raw_digest=key,
+                received_at=now,
+            )
+        )
+        added += 1
+        if claim_id is None:
+            say_after_commit(session, "result_not_asked_for", level="warning", batch_id=batch.id, smiles=result.smiles)
+        elif (claim := open_claims.pop(claim_id, None)) is not None:
+            claim.state, claim.reason, claim.changed_at = result.kind, result.reason, now
+            claim.refused_in = None
+    await session.flush()
+    return added
+
+
+async def missing(session: AsyncSession, batch_id: int) -> Sequence[Claim]:
+    """Return the claims of a batch that still wait for its result."""
+    found = await session.scalars(
+        select(Claim)
+        .join(BatchItem, BatchItem.claim_id == Claim.id)
+        .where(BatchItem.batch_id == batch_id, BatchItem.live, Claim.state == "reserved")
+        .order_by(BatchItem.position)
+    )
+    return found.all()
