@@ -38,6 +38,10 @@ async def pieces(content: bytes, size: int = 70_000) -> AsyncIterator[bytes]:
         yield content[start : start + size]
 
 
+def files(path: Path) -> list[Path]:
+    return sorted(path.iterdir())
+
+
 async def take(
     content: bytes, path: Path, *, size: int = 70_000, length: int | None = None, limit: int = GB
 ) -> Received:
@@ -54,7 +58,7 @@ async def test_an_archive_is_received(tmp_path: Path, content: bytes, format_: s
     assert digest(path) == received.sha256
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert list(path.parent.iterdir()) == [path]
+    assert files(path.parent) == [path]
 
 
 async def test_bytes_one_by_one_and_a_leftover_of_a_crash(tmp_path: Path) -> None:
@@ -81,7 +85,7 @@ async def test_what_is_not_taken(tmp_path: Path, content: bytes, length: int | N
     with pytest.raises(kind) as raised:
         await take(content, tmp_path / "a.zip", length=length, limit=limit)
     assert type(raised.value) is kind
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 def test_kinds_tell_what_a_caller_does_next() -> None:
@@ -111,7 +115,7 @@ async def test_a_transfer_that_breaks_off_or_is_cancelled_leaves_nothing(tmp_pat
     for error in (Transient("reset"), asyncio.CancelledError(), ValueError("bug")):
         with pytest.raises(type(error)):
             await receive(broken(error), tmp_path / "a.zip", expected_length=None, max_size=GB)
-        assert list(tmp_path.iterdir()) == []
+        assert files(tmp_path) == []
 
 
 async def test_cancelled_from_outside_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +137,7 @@ async def test_cancelled_from_outside_while_writing(tmp_path: Path, monkeypatch:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
@@ -148,7 +152,7 @@ async def test_a_sick_disk_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             await take(ZIP, tmp_path / "a.zip")
     assert os.strerror(code) in raised.value.message
     assert str(tmp_path) in raised.value.action
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 async def test_an_archive_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
@@ -170,9 +174,9 @@ def test_digest_of_nothing_is_ours(tmp_path: Path) -> None:
 def test_names_that_are_safe_stay(tmp_path: Path) -> None:
     assert target_directory(tmp_path, "lb32627-66", "A71EV2A", 1) == tmp_path / "lb32627-66" / "A71EV2A"
     assert archive_name(tmp_path / "A71EV2A", "tar.gz") == "A71EV2A.tar.gz"
-    odd = target_directory(tmp_path, "lb18145-1", "NS2B-NS3 α", 8)
+    odd = target_directory(tmp_path, "lb18145-1", "NS2B-NS3 \u03b1", 8)
     assert odd.name.startswith("NS2B-NS3__~")
-    assert odd == target_directory(tmp_path, "lb18145-1", "NS2B-NS3 α", 8)
+    assert odd == target_directory(tmp_path, "lb18145-1", "NS2B-NS3 \u03b1", 8)
 
 
 @pytest.mark.parametrize(
@@ -186,13 +190,7 @@ def test_names_that_are_not(tmp_path: Path, name: str) -> None:
 
 
 def test_names_that_differ_by_case_do_not_share(tmp_path: Path) -> None:
-    first = target_directory(tmp_path, "lb1-1", "Mpro", 1)
-    first.mkdir(parents=True)
-    second = target_directory(tmp_path, "lb1-1", "MPRO", 2)
-    second.mkdir()
-    assert second.name.casefold() != first.name.casefold()
-    assert target_directory(tmp_path, "lb1-1", "Mpro", 1) == first
-    assert target_directory(tmp_path, "lb1-1", "MPRO", 2) == second
+    assert target_directory(tmp_path, "lb1-1", "Mpro", 1) != target_directory(tmp_path, "lb1-1", "MPRO", 2)
 
 
 anything = st.text(max_size=120) | st.text(st.sampled_from("aA./\\~-_ \n\0é"), max_size=6)
@@ -234,7 +232,7 @@ def test_current_moves_in_one_step(tmp_path: Path) -> None:
         (tmp_path / index).mkdir()
         (tmp_path / ".current.part").touch()  # of an earlier crash
         point_current(tmp_path, tmp_path / index)
-        assert os.readlink(tmp_path / "current") == index
+        assert (tmp_path / "current").readlink() == Path(index)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "current"]
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     assert (moved / "current").resolve() == moved / "2"
@@ -243,7 +241,7 @@ def test_current_moves_in_one_step(tmp_path: Path) -> None:
 def test_current_of_a_target_that_was_swept_away(tmp_path: Path) -> None:
     point_current(tmp_path, tmp_path / "1")
     point_current(tmp_path, tmp_path / "2")  # over a link that leads nowhere
-    assert os.readlink(tmp_path / "current") == "2"
+    assert (tmp_path / "current").readlink() == Path("2")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch])

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,8 @@ def test_of_two_files_of_one_name_the_last_stays(tmp_path: Path, format_: str) -
 
 BAD_NAMES = [
     "../evil", "a/../../evil", "a/..", "..", "/etc/evil", "//evil", "C:evil", "c:/evil", "a\\b", "..\\evil", "a//b",
-    "a/\nb", "a\x7f", "a\x1b[2J", "\x85", "x" * 256, "é" * 128, "/".join(["d"] * 101), "abc/" * 99 + "x" * 250 + "/" + "y" * 250 * 0,
+    "a/\nb", "a\x7f", "a\x1b[2J", "\x85", "x" * 256, "é" * 128, "/".join(["d"] * 101), "/".join(["x" * 240] * 9),
 ]  # fmt: skip
-BAD_NAMES = [name for name in BAD_NAMES if not name.endswith("/")] + ["/".join(["x" * 240] * 9)]
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -238,6 +238,11 @@ def header(type_: bytes, size: int, name: str = "x") -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
+def with_checksum(block: bytes | bytearray) -> bytes:
+    blank = block[:148] + b" " * 8 + block[156:]
+    return bytes(blank[:148] + b"%06o\0 " % sum(blank) + blank[156:])
+
+
 def test_headers_of_a_tar_cannot_fill_the_memory(tmp_path: Path) -> None:
     def chain(type_: bytes, count: int, size: int) -> Iterator[bytes]:
         for _ in range(count):
@@ -247,11 +252,13 @@ def test_headers_of_a_tar_cannot_fill_the_memory(tmp_path: Path) -> None:
     long_name = b"".join(chain(b"L", 1, 3 << 20))
     pax = b"".join(chain(b"x", 1, 3 << 20))
     many = b"".join(chain(b"g", 3000, 512))
-    sparse = header(b"S", 0)[:482] + b"\x01" + bytes(29)
+    sparse = with_checksum(header(b"S", 0)[:482] + b"\x01" + bytes(29))
     more = (bytes(504) + b"\x01" + bytes(7)) * 4000
-    for content in (long_name, pax, many, sparse + more):
-        with pytest.raises(Invalid):
+    for content in (long_name, pax, sparse + more):
+        with pytest.raises(Unsafe, match="headers that are too large"):
             run(gzip.compress(content + bytes(1024), 1), tmp_path)
+    with pytest.raises(Invalid):
+        run(gzip.compress(many + bytes(1024), 1), tmp_path)
 
 
 def test_a_sparse_file_and_a_negative_size(tmp_path: Path) -> None:
@@ -259,10 +266,8 @@ def test_a_sparse_file_and_a_negative_size(tmp_path: Path) -> None:
         run(gzip.compress(header(b"S", 0) + bytes(1024)), tmp_path)
     negative = bytearray(header(b"0", 0))
     negative[124:136] = b"\xff" * 12
-    negative[148:156] = b" " * 8
-    negative[148:156] = b"%06o\0 " % sum(negative)
     with pytest.raises(Invalid):
-        run(gzip.compress(bytes(negative) + bytes(1024)), tmp_path)
+        run(gzip.compress(with_checksum(negative) + bytes(1024)), tmp_path)
 
 
 def test_a_tar_keeps_no_list_of_its_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,11 +351,8 @@ def test_flipped_bits_are_never_more_than_invalid(format_: str, data: st.DataObj
     for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=4)):
         content[at] = value
     raw = bytes(content) if content[:2] == b"\x1f\x8b" or format_ == "zip" else gzip.compress(bytes(content))
-    with tempfile.TemporaryDirectory() as name:
-        try:
-            run(raw, Path(name), size=10**6)
-        except Invalid:
-            pass
+    with tempfile.TemporaryDirectory() as name, suppress(Invalid):
+        run(raw, Path(name), size=10**6)
 
 
 def test_the_library_reads_the_same_bytes(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from tests.support.clock import START
 from tests.support.fragalysis import CAPTURES, DOWNLOAD, TOKEN, answer, capture, captured, stack
 from watcher.errors import AuthFailure, Invalid, Transient
 from watcher.fragalysis import (
-    Building,
     BuildFailed,
+    Building,
     BuildReady,
     BuildTask,
     CannotBuild,
@@ -72,8 +72,8 @@ def test_each_option_is_one_field_of_the_form() -> None:
 
 async def test_the_form_arrives_with_its_empty_fields() -> None:
     async with stack({DOWNLOAD: answer({"file_url": LINK.path})}) as server, server.client() as client:
-        assert await client.request_download("NS2B-NS3 α", "lb18145-1", OPTIONS) == LINK
-        assert server.forms == [payload("NS2B-NS3 α", "lb18145-1", OPTIONS)]
+        assert await client.request_download("NS2B-NS3 \u03b1", "lb18145-1", OPTIONS) == LINK
+        assert server.forms == [payload("NS2B-NS3 \u03b1", "lb18145-1", OPTIONS)]
 
 
 @pytest.mark.parametrize(

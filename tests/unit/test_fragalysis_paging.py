@@ -1,7 +1,9 @@
 """A listing is read whole or not at all, however it is cut into pages."""
 
+from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
@@ -32,8 +34,6 @@ class Pages:
         }
 
     def json(self, document: dict[str, Any], type_: Any) -> Any:
-        import msgspec
-
         return msgspec.convert(document, type_)
 
 
@@ -45,7 +45,7 @@ async def ids(pages: Pages) -> set[int]:
 
 def cut(numbers: list[int], places: set[int]) -> list[list[int]]:
     edges = [0, *sorted(place for place in places if 0 < place < len(numbers)), len(numbers)]
-    return [numbers[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [numbers[start:end] for start, end in pairwise(edges)]
 
 
 @given(st.sets(st.integers(0, 10**6), max_size=30), st.sets(st.integers(0, 30)), st.randoms())
@@ -146,10 +146,6 @@ fields = st.sampled_from(
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(fields, json_values) | json_values)
 async def test_any_json_is_read_or_refused_in_our_words(document: Any) -> None:
-    import msgspec
-
-    from watcher.errors import Invalid
-
     class Session:
         async def get(self, path: str, **_: Any) -> None: ...
 
