@@ -71,6 +71,25 @@ class Runner:
         async with self._context.store.read() as session:
             self._ill = {condition.subject for condition in await all_open(session)}
 
+    async def request_scan(self) -> None:
+        """Ask for a scan, however long the record does not answer, and give it its turn."""
+        while not self._stopped:
+            try:
+                await self.scan.request()
+            except RecordUnavailable as failure:
+                self._lose_record(failure)
+                await self._context.clock.sleep(timedelta(seconds=5))
+            else:
+                break
+        await self.turn()
+
+    async def keep_house(self) -> None:
+        """Make stored archives due for a check of their digest once a week."""
+        try:
+            await self.download.verify_all(everything=False)
+        except RecordUnavailable as failure:
+            self._lose_record(failure)
+
     async def turn(self) -> bool:
         """Start every unit that is due and has room; returns whether any was started."""
         if self._stopped or self._is_record_lost():

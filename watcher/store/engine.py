@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -21,6 +21,10 @@ from watcher.settings import DatabaseSettings
 _log = structlog.get_logger(__name__)
 _BUSY_TIMEOUT_S = 20.0
 _ADVICE = "look at the database and its disk; the program goes on by itself when it answers again"
+
+
+Session = AsyncSession
+"""A transaction, as the other rooms of the program name it."""
 
 
 class RecordUnavailable(Ours):
@@ -64,6 +68,11 @@ class Store:
     async def __aexit__(self, *_: object) -> None:
         """Close all connections."""
         await self.engine.dispose()
+
+    async def ping(self) -> None:
+        """Return when the database answers. Raises RecordUnavailable when it does not."""
+        async with self.read() as session:
+            await session.execute(text("SELECT 1"))
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:

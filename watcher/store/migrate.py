@@ -11,11 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select, text
 
 from watcher.errors import Ours, WatcherError
 from watcher.store.engine import Store
-from watcher.store.schema import Instance
+from watcher.store.schema import Base, Instance
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -68,7 +68,9 @@ async def upgrade(store: Store, *, name: str, now: datetime) -> Upgrade:
         backup_file = store.sqlite_file.with_name(f"{store.sqlite_file.name}.before-{HEAD}-{now:%Y%m%dT%H%M%S}")
         await backup(store, backup_file)
     async with store.write() as session:
-        await (await session.connection()).run_sync(_upgrade)
+        # An empty record is made from the models, which equal the sum of the migrations: without Alembic, whose memory
+        # the daemon would keep for months.
+        await (await session.connection()).run_sync(_create if before is None else _upgrade)
         if await session.scalar(select(Instance)) is None:
             session.add(Instance(id=1, name=name, created_at=now))
     return Upgrade(before, HEAD, backup_file)
@@ -126,6 +128,14 @@ def _revision(connection: Connection) -> str | None:
         return None
     found: Any = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return None if found is None else str(found)
+
+
+def _create(connection: Connection) -> None:
+    Base.metadata.create_all(connection)
+    key = PrimaryKeyConstraint("version_num", name="alembic_version_pkc")
+    versions = Table("alembic_version", MetaData(), Column("version_num", String(32), nullable=False), key)
+    versions.create(connection)
+    connection.execute(insert(versions).values(version_num=HEAD))
 
 
 def _upgrade(connection: Connection) -> None:

@@ -1,0 +1,151 @@
+"""The daemon's whole life on one page: start, ready, watch, drain."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, timedelta
+
+import structlog
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from watcher import __version__
+from watcher.log import handle_loop_exception
+from watcher.pipeline.runner import Runner
+from watcher.program import Program, opened
+from watcher.settings import Settings
+from watcher.web.server import Health, serving
+
+_log = structlog.get_logger(__name__)
+
+POLL = timedelta(seconds=5)
+"""Longest time for which something that has come due waits for its turn."""
+CHECK_LOCK = timedelta(seconds=30)
+KEEP_HOUSE = timedelta(hours=1)
+JITTER = 0.1
+"""Part of the scan interval by which scans are spread, so that many watchers do not knock at once."""
+JOB_DEADLINE = timedelta(minutes=10)
+DRAIN_RESERVE = timedelta(seconds=2)
+"""Kept of `daemon.shutdown_timeout` for closing connections and the record."""
+
+
+class Ending:
+    """Why the daemon ends: a signal, or the first background task that failed."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.signal: str | None = None
+        self.failure: BaseException | None = None
+
+    def on_signal(self, name: str) -> None:
+        """End in order."""
+        self.signal = self.signal or name
+        self._event.set()
+
+    def on_failure(self, failure: BaseException) -> None:
+        """End with a reason: no silent half-life."""
+        self.failure = self.failure or failure
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Return when there is a reason to end."""
+        await self._event.wait()
+
+
+async def run(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT (returns 0), or until a background task fails (returns 1).
+
+    Raises AlreadyRunning, NewerRecord or Ours when it cannot start.
+    """
+    ending = Ending()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(handle_loop_exception)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.on_signal, number.name)
+
+    # Start
+    async with opened(settings, "run") as program:
+        health = Health(program.context.store, program.context.policy, program.context.clock)
+        async with serving(settings.server, health) as address, working(settings, program, ending):
+            # Ready
+            health.ready = True
+            _log.info("daemon_ready", version=__version__, record=program.context.store.label, listen=address)
+
+            # Watch
+            await ending.wait()
+
+            # Drain
+            health.ready = False
+            _log.info("daemon_stopping", signal=ending.signal, failure=repr(ending.failure) if ending.failure else None)
+            await program.runner.stop(settings.daemon.shutdown_timeout - DRAIN_RESERVE)
+    if ending.failure is not None:
+        _log.error("daemon_failed", reason=str(ending.failure), exc_info=ending.failure)
+        return 1
+    _log.info("daemon_stopped")
+    return 0
+
+
+@asynccontextmanager
+async def working(settings: Settings, program: Program, ending: Ending) -> AsyncIterator[None]:
+    """Give the stages their turns, on time and whenever a unit ends, while the block runs."""
+    runner = program.runner
+    scheduler = AsyncIOScheduler(
+        timezone=UTC,
+        # The library's defaults skip what is a second late; nothing here may be skipped.
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
+    scheduler.add_listener(lambda event: _job_failed(event, ending), EVENT_JOB_ERROR)
+    scheduler.add_listener(lambda event: _log.warning("job_missed", job=event.job_id), EVENT_JOB_MISSED)
+    poll = min(POLL, settings.molecule_one.poll_interval)
+    now = program.context.clock.now()
+    for name, job, trigger, first in (
+        ("scan", runner.request_scan, scan_trigger(settings), now),
+        ("poll", runner.turn, _every(poll), now + poll),
+        ("check_lock", program.lock.check, _every(CHECK_LOCK), now + CHECK_LOCK),
+        ("keep_house", runner.keep_house, _every(KEEP_HOUSE), now + KEEP_HOUSE),
+    ):
+        scheduler.add_job(_with_deadline, trigger, args=[job], id=name, name=name, next_run_time=first)
+    scheduler.start()
+    turning = asyncio.create_task(_turn_on_change(runner), name="turn on change")
+    turning.add_done_callback(
+        lambda task: None if task.cancelled() else ending.on_failure(task.exception() or EOFError())
+    )
+    try:
+        yield
+    finally:
+        scheduler.shutdown(wait=False)
+        turning.cancel()
+
+
+def scan_trigger(settings: Settings) -> BaseTrigger:
+    """Return when to scan: by cron expression if one is set, else by interval, both a little spread."""
+    own = settings.fragalysis
+    if own.scan_cron:
+        return CronTrigger.from_crontab(own.scan_cron, timezone=UTC)
+    seconds = own.scan_interval.total_seconds()
+    return IntervalTrigger(seconds=seconds, jitter=seconds * JITTER, timezone=UTC)
+
+
+def _every(interval: timedelta) -> BaseTrigger:
+    return IntervalTrigger(seconds=interval.total_seconds(), timezone=UTC)
+
+
+async def _turn_on_change(runner: Runner) -> None:
+    """Give turns as soon as a unit has ended: what it did may be what another stage waits for."""
+    while True:
+        await runner.changed.wait()
+        runner.changed.clear()
+        await runner.turn()
+
+
+async def _with_deadline(job: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(JOB_DEADLINE.total_seconds()):
+        await job()
+
+
+def _job_failed(event: JobExecutionEvent, ending: Ending) -> None:
+    ending.on_failure(event.exception)

@@ -1,0 +1,1 @@
+"""The daemon's face to machines and dashboards: `/livez`, `/readyz`, `/metrics`."""
