@@ -20,8 +20,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.support.clock import FakeClock
 from tests.support.network import RawServer, closed_port, raw_server, reset
+from watcher.answers import Answer, NoAnswer, NotSent, parse_retry_after
 from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
-from watcher.http import Answer, Http, NoAnswer, NotSent, parse_retry_after
+from watcher.http import Http
 from watcher.settings import HttpSettings
 
 SECRET = "s3cret-token"

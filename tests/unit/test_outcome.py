@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from watcher import http
+from watcher import answers
 from watcher.molecule_one.outcome import (
     Accepted,
     Later,
@@ -27,15 +27,15 @@ PAGE = b"<html><head><title>413 Request Entity Too Large</title></head></html>"
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 
-def answer(status: int, body: bytes | str | object = b"", headers: dict[str, str] | None = None) -> http.Answer:
+def answer(status: int, body: bytes | str | object = b"", headers: dict[str, str] | None = None) -> answers.Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = CIMultiDictProxy(CIMultiDict(JSON if headers is None else headers))
-    return http.Answer(status, named, SimpleCookie(), content, "POST /api/v1/batch-search", NOW)
+    return answers.Answer(status, named, SimpleCookie(), content, "POST /api/v1/batch-search", NOW)
 
 
 def test_what_never_left_was_not_sent_and_what_never_came_back_is_doubt() -> None:
-    assert classify(http.NotSent("no connection")) == NotSent("no connection")
-    assert classify(http.NoAnswer("timed out")) == Unknown("timed out")
+    assert classify(answers.NotSent("no connection")) == NotSent("no connection")
+    assert classify(answers.NoAnswer("timed out")) == Unknown("timed out")
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])

@@ -10,11 +10,11 @@ from datetime import timedelta
 
 import msgspec
 
+from watcher.answers import Answer
 from watcher.clock import Clock
 from watcher.errors import AuthFailure, Failure, Invalid, Transient
 from watcher.fragalysis.builds import BuildFailed, Building, BuildReady, BuildTask, FileLink, TaskStatus
 from watcher.fragalysis.session import Session
-from watcher.http import Answer
 from watcher.settings import DownloadSettings
 
 DOWNLOAD_PATH = "/api/download_structures/"

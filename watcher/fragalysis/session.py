@@ -14,9 +14,10 @@ from email.utils import parsedate_to_datetime
 from http.cookies import Morsel, SimpleCookie
 from typing import Self, TypeVar
 
+from watcher.answers import Answer
 from watcher.clock import Clock
 from watcher.errors import AuthFailure, Failure, SettingsError
-from watcher.http import Answer, Http, Params
+from watcher.http import Http, Params
 from watcher.settings import Settings
 
 T = TypeVar("T")

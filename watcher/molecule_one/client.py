@@ -7,9 +7,10 @@ from typing import Literal, Self
 import msgspec
 
 from watcher import __version__
+from watcher.answers import Answer
 from watcher.clock import Clock
 from watcher.errors import AuthFailure, Invalid, Transient
-from watcher.http import Answer, Http
+from watcher.http import Http
 from watcher.molecule_one.dialects import DIALECTS
 from watcher.molecule_one.outcome import Outcome, ServiceRefused, classify, words_of
 from watcher.molecule_one.records import (

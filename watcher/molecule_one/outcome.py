@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from watcher import http
+from watcher import answers
 from watcher.molecule_one.records import read_id
 
 _MAX_ANSWER = 100_000
@@ -68,7 +68,7 @@ class Unknown:
 Outcome: TypeAlias = Accepted | NotSent | Later | ServiceRefused | Refused | Unknown
 
 
-def classify(sent: http.Answer | http.NotSent | http.NoAnswer) -> Outcome:
+def classify(sent: answers.Answer | answers.NotSent | answers.NoAnswer) -> Outcome:
     """Say what became of a purchase.
 
     Statuses that definitely refuse are named below; any other is Unknown, also 408, 409 and 5xx. 400, 413 and 422 blame
@@ -76,9 +76,9 @@ def classify(sent: http.Answer | http.NotSent | http.NoAnswer) -> Outcome:
     (HTML, XML) or without a body they come from a proxy: nothing was accepted, but no compound is at fault.
     303 to a batch may well say that it was created (RFC 9110, 15.4.4), hence doubt; other redirects refuse.
     """
-    if isinstance(sent, http.NotSent):
+    if isinstance(sent, answers.NotSent):
         return NotSent(sent.reason)
-    if isinstance(sent, http.NoAnswer):
+    if isinstance(sent, answers.NoAnswer):
         return Unknown(sent.reason)
     status = sent.status
     said = words_of(sent)
@@ -100,7 +100,7 @@ def classify(sent: http.Answer | http.NotSent | http.NoAnswer) -> Outcome:
     return Unknown(reason)
 
 
-def words_of(answer: http.Answer) -> str:
+def words_of(answer: answers.Answer) -> str:
     """Return what an answer says in words, in one line: `message` and `errors` of the API, or the text of the body."""
     if answer.is_html:
         return "a web page"
