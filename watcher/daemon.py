@@ -47,9 +47,10 @@ class Ending:
         self._event.set()
 
     def on_failure(self, failure: BaseException) -> None:
-        """End with a reason: no silent half-life."""
-        self.failure = self.failure or failure
-        self._event.set()
+        """End with a reason: no silent half-life. What fails while the daemon ends is no reason."""
+        if not self._event.is_set():
+            self.failure = failure
+            self._event.set()
 
     async def wait(self) -> None:
         """Return when there is a reason to end."""

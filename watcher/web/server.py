@@ -86,11 +86,11 @@ async def serving(settings: ServerSettings, health: Health) -> AsyncIterator[str
     app.router.add_get("/livez", health.live)
     app.router.add_get("/readyz", health.readiness)
     app.router.add_get("/metrics", health.scrape)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port), shutdown_timeout=1).start()
+            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
         except (OSError, OverflowError) as error:
             raise Ours(
                 f"server.listen = {settings.listen!r} cannot be listened on: {getattr(error, 'strerror', error)}",
