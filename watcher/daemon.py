@@ -101,6 +101,7 @@ async def working(settings: Settings, program: Program, ending: Ending) -> Async
     )
     scheduler.add_listener(lambda event: _job_failed(event, ending), EVENT_JOB_ERROR)
     scheduler.add_listener(lambda event: _log.warning("job_missed", job=event.job_id), EVENT_JOB_MISSED)
+    jobs: set[asyncio.Task[None]] = set()
     poll = min(POLL, settings.molecule_one.poll_interval)
     now = program.context.clock.now()
     for name, job, trigger, first in (
@@ -109,17 +110,17 @@ async def working(settings: Settings, program: Program, ending: Ending) -> Async
         ("check_lock", program.lock.check, _every(CHECK_LOCK), now + CHECK_LOCK),
         ("keep_house", runner.keep_house, _every(KEEP_HOUSE), now + KEEP_HOUSE),
     ):
-        scheduler.add_job(_with_deadline, trigger, args=[job], id=name, name=name, next_run_time=first)
+        scheduler.add_job(_with_deadline, trigger, args=[job, jobs], id=name, name=name, next_run_time=first)
     scheduler.start()
     turning = asyncio.create_task(_turn_on_change(runner), name="turn on change")
-    turning.add_done_callback(
-        lambda task: None if task.cancelled() else ending.on_failure(task.exception() or EOFError())
-    )
+    turning.add_done_callback(lambda task: None if task.cancelled() else ending.on_failure(_reason(task)))
     try:
         yield
     finally:
         scheduler.shutdown(wait=False)
-        turning.cancel()
+        for task in (turning, *jobs):
+            task.cancel()
+        await asyncio.wait((turning, *jobs), timeout=1)
 
 
 def scan_trigger(settings: Settings) -> BaseTrigger:
@@ -143,7 +144,15 @@ async def _turn_on_change(runner: Runner) -> None:
         await runner.turn()
 
 
-async def _with_deadline(job: Callable[[], Awaitable[object]]) -> None:
+def _reason(task: asyncio.Task[None]) -> BaseException:
+    return task.exception() or RuntimeError(f"the task {task.get_name()!r} ended by itself")
+
+
+async def _with_deadline(job: Callable[[], Awaitable[object]], jobs: set[asyncio.Task[None]]) -> None:
+    """Run a job as one of `jobs`; one that hangs is a failure like any other."""
+    if (task := asyncio.current_task()) is not None:
+        jobs.add(task)
+        task.add_done_callback(jobs.discard)
     async with asyncio.timeout(JOB_DEADLINE.total_seconds()):
         await job()
 

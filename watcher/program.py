@@ -1,5 +1,6 @@
 """Opens, in order, everything that a run works with, and closes it again in the reverse order."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,10 +33,13 @@ class Program:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, command: str, *, clock: Clock | None = None) -> AsyncIterator[Program]:
+async def opened(
+    settings: Settings, command: str, *, clock: Clock | None = None, chemistry: Chemistry | None = None
+) -> AsyncIterator[Program]:
     """Open the record (alone, and brought up to date), the services and the chemistry, and give the runner.
 
-    `command` is what another process is told that finds the record in use. Raises AlreadyRunning, NewerRecord, Ours.
+    `command` is what another process is told that finds the record in use. However the block ends, nothing is under way
+    any more when what it works with is closed. Raises AlreadyRunning, NewerRecord, Ours.
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
@@ -46,10 +50,10 @@ async def opened(settings: Settings, command: str, *, clock: Clock | None = None
             _log.info("record_upgraded", record=store.label, before=upgrade.before, after=upgrade.after,
                       backup=str(upgrade.backup) if upgrade.backup else None)  # fmt: skip
         if settings.download.enabled:
-            removed = sweep(settings.download.directory)
+            removed = await asyncio.to_thread(sweep, settings.download.directory)
             if removed:
                 _log.info("leftovers_removed", paths=[str(path) for path in removed])
-        chemistry = Chemistry(max_heavy_atoms=settings.limits.max_heavy_atoms)
+        chemistry = chemistry or Chemistry(max_heavy_atoms=settings.limits.max_heavy_atoms)
         context = Context(
             settings=settings,
             store=store,
@@ -59,5 +63,6 @@ async def opened(settings: Settings, command: str, *, clock: Clock | None = None
             chemistry=await stack.enter_async_context(chemistry),
         )
         runner = Runner(context)
+        stack.push_async_callback(runner.stop, settings.daemon.shutdown_timeout)
         await runner.start()
         yield Program(context, runner, lock)

@@ -178,7 +178,8 @@ def upgrade() -> None:
         sa.Column("finished", WHOLE, nullable=True),
         sa.Column("error", WHOLE, nullable=True),
         sa.CheckConstraint(
-            "state IN ('submitting', 'submitted', 'finished', 'collected', 'closed', 'unconfirmed', 'released', 'lost')",
+            "state IN ('submitting', 'submitted', 'finished', 'collected', 'closed', "
+            "'unconfirmed', 'released', 'lost')",
             name=op.f("ck_batch_state"),
         ),
         sa.ForeignKeyConstraint(["profile_id"], ["profile.id"], name=op.f("fk_batch_profile_id")),
@@ -187,7 +188,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("token", name=op.f("uq_batch_token")),
     )
     with op.batch_alter_table("batch", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_batch_state"), ["state"], unique=False)
+        batch_op.create_index("ix_batch_sent_at", ["sent_at"], unique=False)
+        batch_op.create_index("ix_batch_state", ["state", "due_at"], unique=False)
 
     op.create_table(
         "claim",
@@ -198,6 +200,7 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("scan_no", WHOLE, nullable=False),
+        sa.Column("counted_in", WHOLE, nullable=True),
         sa.Column("over_scan_limit", sa.Boolean(), nullable=False),
         sa.Column("approved_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("approved_by", sa.Text(), nullable=True),
@@ -216,7 +219,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("compound_id", "profile_id", "round", name=op.f("uq_claim_compound_id_profile_id_round")),
     )
     with op.batch_alter_table("claim", schema=None) as batch_op:
-        batch_op.create_index("ix_claim_state", ["state", "profile_id"], unique=False)
+        batch_op.create_index("ix_claim_counted_in", ["counted_in"], unique=False)
+        batch_op.create_index("ix_claim_state", ["state", "profile_id", "reason"], unique=False)
 
     op.create_table(
         "upload",

@@ -130,8 +130,9 @@ async def test_molecule_one_wrapper(m1wrapper: ModuleType, level: str) -> None:
             assert (rows[bad]["status"], rows[bad]["result"]) == ("error", -1)
             assert rows[paracetamol]["result"] == 1.407
             assert (rows[paracetamol]["synthesis"] is None) == (level == "score")
-            (row,) = search.get_partial_results(precision=2, only=[paracetamol])
-            assert row["result"] == "1.40"
+            part = search.get_partial_results(precision=2, only=["target_smiles", "result"])
+            assert {row["target_smiles"]: row["result"] for row in part}[paracetamol] == "1.40"
+            assert all(row.keys() == {"target_smiles", "result"} for row in part)
             assert client.delete_batch_search(search.search_id)
             assert client.list_batch_searches() == []
 

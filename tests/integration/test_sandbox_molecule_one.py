@@ -61,10 +61,12 @@ async def test_version_one_from_order_to_result(sandbox: Sandbox, client: aiohtt
     row = found["CC(=O)Nc1ccc(O)cc1"]
     assert (row["status"], row["result"], row["timedOut"], row["synthesis"]) == ("ok", 1.407, False, None)
     assert row["reactionCount"] == row["reactionsCount"]
-    only = await results(client, "v1", batch, "?only=CCO&precision=2")
-    assert [each["targetSmiles"] for each in only] == ["CCO"]
-    assert only[0]["result"] == f"{found['CCO']['result']:.2g}"
-    assert isinstance(only[0]["price"], str)
+    some = await results(client, "v1", batch, "?only=targetSmiles&only=result&only=price&precision=2")
+    only = {each["targetSmiles"]: each for each in some}
+    assert only.keys() == set(TWO)
+    assert all(each.keys() == {"targetSmiles", "result", "price"} for each in some)
+    assert only["CCO"]["result"] == f"{found['CCO']['result']:.2g}"
+    assert isinstance(only["CCO"]["price"], str)
     assert await call(client, "DELETE", path) == (200, {"id": batch})
     assert (await call(client, "GET", path))[0] == 404
     assert (await call(client, "DELETE", path))[0] == 404
@@ -90,8 +92,10 @@ async def test_version_two_from_order_to_result(sandbox: Sandbox, client: aiohtt
     path = f"/api/v2/batch-search-status/{batch}"
     assert sum((await call(client, "GET", path))[1].values()) == 0
     assert (await call(client, "GET", path))[1] == {"queued": 0, "running": 0, "finished": 2, "error": 0}
-    found = {row["target_smiles"]: row for row in await results(client, "v2", batch, "?only[]=CCO")}
-    assert found.keys() == {"CCO"}
+    fields = await results(client, "v2", batch, "?only[]=target_smiles&only[]=result")
+    assert [row.keys() for row in fields] == [{"target_smiles", "result"}] * 2
+    found = {row["target_smiles"]: row for row in await results(client, "v2", batch)}
+    assert found.keys() == set(TWO)
     assert found["CCO"]["target_metadata_name"] == "ethanol"
     assert found["CCO"]["synthesis"]["compounds"]["c0"]["smiles"] == "CCO"
     booking = sandbox.molecule_one.ledger.batches[0]

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from tests.tools.make_reference import GENERATED, ROOT, all_metrics
+from tests.tools.make_reference import GENERATED, ROOT, all_metrics, commands_reference
 from watcher.settings import Settings
 from watcher.settings_keys import keys, sections
 from watcher.settings_text import show
@@ -59,6 +59,11 @@ oldest_pending_timestamp_seconds{stage} stage_duration_seconds{stage,outcome}
 http_requests_total{service,operation,outcome} compounds_submitted_total{} limit_remaining_compounds{}
 service_up{service} conditions{kind} build_info{version}
 """
+COMMANDS = """
+demo; run; once --timeout; plan --json; check --json; status --json; export --format --target --output; retry --target;
+approve --profile; batches list --state --json; batches show --json; batches adopt; batches release --yes; db upgrade;
+db check; db backup; config init; config show; sandbox --age --ports --seconds-per-molecule
+"""
 
 
 @pytest.mark.parametrize("place", GENERATED)
@@ -92,3 +97,16 @@ def test_every_promised_metric_exists_and_each_is_described() -> None:
     there = {f"{name}{{{','.join(labels)}}}" for name, _, labels, _ in all_metrics()}
     assert {f"watcher_{metric}" for metric in METRICS.split()} <= there
     assert all(name.startswith("watcher_") and meaning for name, _, _, meaning in all_metrics())
+
+
+def test_every_promised_command_is_described() -> None:
+    described = {}
+    for part in commands_reference().split("# `watcher ")[1:]:
+        name, _, text = part.partition("`")
+        described[name] = text
+    for promised in COMMANDS.split(";"):
+        words = promised.split()
+        options = [word for word in words if word.startswith("--")]
+        text = described[" ".join(word for word in words if word not in options)]
+        assert [option for option in options if f"`{option}" not in text] == []
+    assert all(text.strip() for text in described.values())

@@ -7,14 +7,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bind_contextvars
 
 from watcher.chemistry import Identity
-from watcher.errors import Failure, Service
+from watcher.errors import Failure, Invalid, Service
 from watcher.molecule_one import BatchUnknown, Counts, ResultItem
-from watcher.pipeline.failures import wait_after
+from watcher.pipeline.failures import backoff, wait_after
 from watcher.pipeline.stage import Context
 from watcher.store import batches, compounds, forgotten, targets
 from watcher.store.compounds import Known
 from watcher.store.conditions import close_condition, open_condition
-from watcher.store.results import Result, record_results
+from watcher.store.results import Result, record_results, sent_smiles
 from watcher.store.results import missing as missing_claims
 from watcher.store.schema import Batch
 from watcher.store.transitions import say_after_commit
@@ -22,6 +22,9 @@ from watcher.store.transitions import say_after_commit
 LOOKS_FOR_MISSING = 5
 """Looks at a finished batch before a compound that it does not list counts as failed."""
 LOOKS_BEFORE_LOST = 3
+"""Looks in a row at which the service does not know a batch, spread over a minute at least."""
+_UNKNOWN_WAIT = timedelta(seconds=20)
+_LOOK_FOR_LOST = timedelta(hours=1)
 LONGEST_POLL = timedelta(minutes=10)
 
 
@@ -44,6 +47,8 @@ class Collect:
         self._context = context
         self._settings = context.settings.molecule_one
         self.width = self._settings.max_concurrent_requests
+        self._unknown: dict[int, int] = {}
+        """How often in a row the service did not know a batch; a restart only counts anew."""
 
     async def due(self) -> Sequence[int]:
         """Return the batches that are to be looked at."""
@@ -77,25 +82,44 @@ class Collect:
     async def put_off(self, unit: int, failure: Failure) -> None:
         """Look again after a while; when the service keeps saying that it does not know the batch, it is lost."""
         now = self._context.clock.now()
+        self._unknown[unit] = self._unknown.get(unit, 0) + 1 if isinstance(failure, BatchUnknown) else 0
         async with self._context.store.write() as session:
             batch = await batches.get(session, unit)
+            if batch.state not in ("submitted", "finished", "collected"):
+                return
             batch.attempts += 1
-            if isinstance(failure, BatchUnknown) and batch.attempts >= LOOKS_BEFORE_LOST:
-                if batch.state == "collected":
-                    batch.due_at = None  # nothing left to delete
-                    return
-                await batches.lose(session, batch, why=failure.message, now=now)
+            batch.due_at = now + wait_after(failure, batch.attempts, self._context.random)
+            if batch.state == "collected":
+                if isinstance(failure, Invalid):
+                    batch.due_at = None  # the service does not delete it, and nothing hangs on that
+                    say_after_commit(session, "batch_not_deleted_at_service", level="warning", reason=failure.message)
+            elif isinstance(failure, BatchUnknown):
+                batch.due_at = now + backoff(self._unknown[unit], self._context.random, first=_UNKNOWN_WAIT)
+                if self._unknown[unit] >= LOOKS_BEFORE_LOST:
+                    await self._lose(session, batch, failure, now)
+            elif isinstance(failure, Invalid):
                 await open_condition(
                     session,
                     f"batch {unit}",
-                    "lost",
-                    reason=f"the service does not know batch {batch.remote_id} any more: {failure.message}",
-                    action=f"ask Molecule.one about it; `watcher batches release {unit}` lets its compounds be "
-                    "bought again",
+                    "unreadable",
+                    reason=f"the service refuses to tell of batch {batch.remote_id}: {failure.message}",
+                    action="nothing: it is asked again; if it lasts, ask Molecule.one about the batch",
                     now=now,
                 )
-            else:
-                batch.due_at = now + wait_after(failure, batch.attempts, self._context.random)
+
+    async def _lose(self, session: AsyncSession, batch: Batch, failure: Failure, now: datetime) -> None:
+        """Set a batch aside that the service does not know; should its list show it again, it is taken up."""
+        await batches.lose(session, batch, why=failure.message, now=now)
+        batch.due_at = now + _LOOK_FOR_LOST
+        await close_condition(session, f"batch {batch.id}", "unreadable", "read_back", now=now)
+        await open_condition(
+            session,
+            f"batch {batch.id}",
+            "lost",
+            reason=f"the service does not know batch {batch.remote_id} any more: {failure.message}",
+            action=f"ask Molecule.one about it; `watcher batches release {batch.id}` buys its compounds again",
+            now=now,
+        )
 
     async def _record(
         self,
@@ -113,6 +137,8 @@ class Collect:
             if batch.state not in ("submitted", "finished"):
                 return
             batch.attempts = 0
+            self._unknown.pop(batch_id, None)
+            await close_condition(session, f"batch {batch_id}", "unreadable", now=now)
             batch.queued, batch.running = counts.queued, counts.running
             batch.finished, batch.error = counts.finished, counts.error
             if batch.outcome == forgotten.READ_BACK:
@@ -134,8 +160,10 @@ class Collect:
     async def _finish(self, session: AsyncSession, batch: Batch, now: datetime) -> None:
         """End a finished batch once each of its compounds has a result, or was looked for often enough."""
         missing = await missing_claims(session, batch.id)
+        # What was sent is not known of a batch that was read back: only its results tell.
+        hidden = batch.outcome == forgotten.READ_BACK and len(await sent_smiles(session, batch.id)) < batch.size
         batch.looks += 1
-        if missing and batch.looks < LOOKS_FOR_MISSING:
+        if (missing or hidden) and batch.looks < LOOKS_FOR_MISSING:
             batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
             return
         for claim in missing:
@@ -143,7 +171,7 @@ class Collect:
         batches.move(session, batch, "collected", why="every result is stored", now=now)
         batch.collected_at = now
         batch.due_at = now if self._settings.delete_after_collect else None
-        await close_condition(session, f"batch {batch.id}", "unconfirmed", "lost", now=now)
+        await close_condition(session, f"batch {batch.id}", now=now)
 
     async def _delete(self, remote_id: str, batch_id: int) -> None:
         """Delete the batch at the service, after its results are committed and only if the settings say so."""

@@ -1,7 +1,6 @@
 """Download: the archive of each current upload on the disk, whole, checked, unpacked, with `current` pointing at it.
 
-The build at the server is remembered, so that a restart waits for it rather than asking for another. What is stored is
-checked against its digest before it is trusted again.
+The build at the server is remembered, so that a restart waits for it rather than asking for another.
 """
 
 import asyncio
@@ -14,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bind_contextvars
 
 from watcher.archives import (
+    NotAnArchive,
     Undecodable,
     archive_name,
-    digest,
     point_current,
     receive,
     target_directory,
@@ -28,6 +27,7 @@ from watcher.fragalysis import BuildTask, CannotBuild, FileLink, NoObservations,
 from watcher.pipeline.failures import (
     BUILDS_BEFORE_UNAVAILABLE,
     LONGEST_MACHINE_PAUSE,
+    LONGEST_WAIT,
     MACHINE_PAUSE,
     SLOW_WAIT,
     UNDECODABLE_BEFORE_QUARANTINE,
@@ -35,18 +35,17 @@ from watcher.pipeline.failures import (
     wait_after,
 )
 from watcher.pipeline.stage import Context
+from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
+from watcher.pipeline.verify import FILES
 from watcher.store import targets
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.schema import Target, Upload
 
-FILES = "files"
-"""Folder of the unpacked files, beside the archive."""
-REVERIFY_AFTER = timedelta(days=7)
+__all__ = ["FILES", "Download", "subject_of"]
 
-
-def subject_of(target: Target, upload: Upload) -> str:
-    """Name an upload the way people do."""
-    return f"{target.name}@{target.target_access_string} upload {upload.upload_index}"
+_CANNOT_BUILD = "it cannot be built: "
+"""Begins the error of a leg whose last failure was a build; other failures in between start the count anew."""
+_AFTER_SCAN = timedelta(seconds=5)
 
 
 class Download:
@@ -62,30 +61,42 @@ class Download:
         self.width = context.settings.fragalysis.max_concurrent_downloads
 
     async def due(self) -> Sequence[int]:
-        """Return the current uploads whose archive is wanted, or is to be verified."""
+        """Return the current uploads whose archive is to be fetched."""
         if not self._settings.enabled:
             return []
         async with self._context.store.read() as session:
-            return await targets.due_archives(session, self._context.clock.now())
+            return await targets.due_archives(session, self._context.clock.now(), "wanted", "unavailable")
+
+    async def passed_over(self, units: Sequence[int]) -> list[int]:
+        """Return those of the uploads that do not count any more."""
+        async with self._context.store.read() as session:
+            both = [await targets.upload_with_target(session, unit) for unit in units]
+        return [upload.id for upload, target in both if target.current_upload_id != upload.id or not target.followed]
 
     async def step(self, unit: int) -> None:
-        """Fetch, check, unpack and store the archive; or verify the stored one."""
+        """Fetch, check, unpack and store the archive."""
         async with self._context.store.read() as session:
             upload, target = await targets.upload_with_target(session, unit)
             folder = await self._folder(session, target, upload)
         bind_contextvars(
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
         )
-        if upload.archive_state == "stored":
-            await self._verify(upload)
+        try:
+            link = await self._context.fragalysis.download_target(
+                target.name,
+                target.target_access_string,
+                self._settings,
+                resume=self._task_of(upload),
+                on_task=lambda task: self._remember(unit, task),
+            )
+        except Invalid:
+            if (current := await is_still_current(self._context, target, upload)) is not True:
+                await self._look_again(unit, listed=current is not None)
+                return
+            raise
+        if (current := await is_still_current(self._context, target, upload)) is not True:
+            await self._look_again(unit, listed=current is not None)
             return
-        link = await self._context.fragalysis.download_target(
-            target.name,
-            target.target_access_string,
-            self._settings,
-            resume=self._task_of(upload),
-            on_task=lambda task: self._remember(unit, task),
-        )
         try:
             await self._fetch(link, target, upload, folder)
         except Transient:
@@ -94,40 +105,37 @@ class Download:
 
     async def put_off(self, unit: int, failure: Failure) -> None:
         """Decide about the archive leg; scoring goes on whatever happens here."""
-        now = self._context.clock.now()
+        now, random = self._context.clock.now(), self._context.random
         async with self._context.store.write() as session:
             upload, target = await targets.upload_with_target(session, unit)
-            if target.current_upload_id != upload.id:
+            if target.current_upload_id != upload.id or upload.archive_state not in ("wanted", "unavailable"):
                 return
+            earlier, upload.archive_error = upload.archive_error or "", failure.message
             upload.archive_attempts += 1
-            upload.archive_error = failure.message
             if isinstance(failure, NoObservations):
                 targets.set_archive_state(session, upload, "skipped", now=now, why="the target has no observations yet")
+                await close_condition(session, subject_of(target, upload), "archive_unavailable", now=now)
             elif isinstance(failure, Undecodable):
                 upload.archive_task = upload.archive_task_at = None
                 upload.archive_undecodable += 1
                 if upload.archive_undecodable >= UNDECODABLE_BEFORE_QUARANTINE:
                     await self._quarantine(session, target, upload, failure, now)
                 else:
-                    upload.archive_due_at = now + backoff(1, self._context.random)
+                    upload.archive_due_at = now + backoff(1, random)
             elif isinstance(failure, Invalid):
                 await self._quarantine(session, target, upload, failure, now)
-            elif isinstance(failure, CannotBuild | NotAMember):
+            elif isinstance(failure, CannotBuild | NotAMember | NotAnArchive):
                 upload.archive_task = upload.archive_task_at = None
+                if not earlier.startswith(_CANNOT_BUILD):
+                    upload.archive_attempts = 1
+                upload.archive_error = _CANNOT_BUILD + failure.message
                 await self._cannot_build(session, target, upload, failure, now)
             elif isinstance(failure, Ours):
-                wait = backoff(
-                    upload.archive_attempts, self._context.random, first=MACHINE_PAUSE, longest=LONGEST_MACHINE_PAUSE
-                )
-                upload.archive_due_at = now + wait
+                # Longer than the pause of the stage, so that an archive that does not fit lets smaller ones go first.
+                wait = backoff(upload.archive_attempts, random, first=MACHINE_PAUSE, longest=LONGEST_MACHINE_PAUSE)
+                upload.archive_due_at = now + 2 * wait
             else:
-                upload.archive_due_at = now + wait_after(failure, upload.archive_attempts, self._context.random)
-
-    async def verify_all(self, *, everything: bool) -> None:
-        """Make stored archives due for a check of their digests: all of them, or those not checked for a week."""
-        now = self._context.clock.now()
-        async with self._context.store.write() as session:
-            await targets.verify_stored(session, now, now if everything else now - REVERIFY_AFTER)
+                upload.archive_due_at = now + wait_after(failure, upload.archive_attempts, random)
 
     async def _cannot_build(
         self, session: AsyncSession, target: Target, upload: Upload, failure: Failure, now: datetime
@@ -138,7 +146,13 @@ class Download:
         due_at = now + backoff(1, self._context.random, first=SLOW_WAIT, longest=SLOW_WAIT)
         if upload.archive_state != "unavailable":
             targets.set_archive_state(
-                session, upload, "unavailable", now=now, due_at=due_at, error=failure.message, why=failure.message
+                session,
+                upload,
+                "unavailable",
+                now=now,
+                due_at=due_at,
+                error=upload.archive_error,
+                why=failure.message,
             )
         upload.archive_due_at = due_at
         await open_condition(
@@ -155,6 +169,7 @@ class Download:
         self, session: AsyncSession, target: Target, upload: Upload, failure: Failure, now: datetime
     ) -> None:
         targets.set_archive_state(session, upload, "quarantined", now=now, error=failure.message, why=failure.message)
+        await close_condition(session, subject_of(target, upload), "archive_unavailable", now=now)
         await open_condition(
             session,
             subject_of(target, upload),
@@ -163,6 +178,15 @@ class Download:
             action=failure.action or "look at the reason, change [download] if it is a limit, then `watcher retry`",
             now=now,
         )
+
+    async def _look_again(self, unit: int, *, listed: bool) -> None:
+        """Let a scan say what the server holds now: what it would give us is no archive of this upload."""
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            upload, _ = await targets.upload_with_target(session, unit)
+            upload.archive_task = upload.archive_task_at = None
+            upload.archive_due_at = now + (_AFTER_SCAN if listed else LONGEST_WAIT)
+            await ask_for_scan(session, now)
 
     async def _folder(self, session: AsyncSession, target: Target, upload: Upload) -> Path:
         """Return where the upload lies; no two uploads share a folder, whatever their names and indexes."""
@@ -193,15 +217,15 @@ class Download:
         async with self._context.fragalysis.fetch(link) as (length, chunks):
             received = await receive(chunks, path, expected_length=length, max_size=self._settings.max_archive_size)
         if received.format != link.format:  # the bytes decide, whatever the label
-            path = path.replace(folder / archive_name(folder.parent, received.format))
+            path = await asyncio.to_thread(path.replace, folder / archive_name(folder.parent, received.format))
         if self._settings.extract:
             await self._unpack(path, folder / FILES)
-        await asyncio.to_thread(point_current, folder.parent, folder)
+        if not await self.passed_over([upload.id]):
+            await asyncio.to_thread(point_current, folder.parent, folder)
         now = self._context.clock.now()
         async with self._context.store.write() as session:
+            # Also of an upload that was passed over meanwhile: it is whole, and can never be had again.
             stored, _ = await targets.upload_with_target(session, upload.id)
-            if stored.archive_state not in ("wanted", "unavailable"):
-                return  # passed over meanwhile
             targets.set_archive_state(session, stored, "stored", now=now, why="downloaded, checked and unpacked")
             stored.archive_path = str(path.relative_to(self._settings.directory.absolute()))
             stored.archive_sha256 = received.sha256
@@ -225,30 +249,3 @@ class Download:
             )
         finally:
             stop.set()
-
-    async def _verify(self, upload: Upload) -> None:
-        """Trust the stored archive only if its digest agrees; fetch it again otherwise."""
-        path = self._settings.directory.absolute() / (upload.archive_path or "")
-        problem = await asyncio.to_thread(_damage, path, upload.archive_sha256, files=self._settings.extract)
-        if not problem:
-            await asyncio.to_thread(point_current, path.parent.parent, path.parent)
-        now = self._context.clock.now()
-        async with self._context.store.write() as session:
-            stored, _ = await targets.upload_with_target(session, upload.id)
-            if problem:
-                targets.set_archive_state(session, stored, "wanted", now=now, why=problem)
-            else:
-                stored.archive_due_at = None
-                stored.archive_verified_at = now
-                stored.archive_attempts = 0
-
-
-def _damage(path: Path, sha256: str | None, *, files: bool) -> str:
-    """Say what is wrong with a stored archive; empty when nothing is."""
-    if not path.is_file():
-        return "the stored archive is gone"
-    if digest(path) != sha256:
-        return "the stored archive does not agree with its digest"
-    if files and not (path.parent / FILES).is_dir():
-        return "the unpacked files are gone"
-    return ""

@@ -11,10 +11,10 @@ from structlog.contextvars import bind_contextvars
 from watcher.chemistry import Identity, Rejection
 from watcher.errors import Failure, Invalid, Service
 from watcher.fragalysis import Observation
-from watcher.pipeline.download import subject_of
-from watcher.pipeline.failures import wait_after
+from watcher.pipeline.failures import LONGEST_WAIT, wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.stage import Context
+from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
 from watcher.store import claims, compounds, targets
 from watcher.store.compounds import Known, Seen
 from watcher.store.conditions import close_condition, open_condition
@@ -46,6 +46,10 @@ class Extract:
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
         )
         observations = await self._context.fragalysis.get_target_compound_smiles(target.remote_id)
+        if not observations and not await is_still_current(self._context, target, upload):
+            # A target that is not listed has no observations either: that says nothing of the upload.
+            await self._look_again(unit)
+            return
         version = await self._context.chemistry.version()
         async with self._context.store.read() as session:
             raws = await compounds.unjudged(session, [one.smiles for one in observations], version)
@@ -60,7 +64,10 @@ class Extract:
             upload.scoring_attempts += 1
             upload.scoring_error = failure.message
             upload.scoring_due_at = now + wait_after(failure, upload.scoring_attempts, self._context.random)
-            if isinstance(failure, Invalid) and upload.scoring_state == "detected":
+            if isinstance(failure, Invalid) and upload.scoring_state != "detected":
+                # The second reading only; what the first one found stands.
+                upload.settle_due_at = upload.scoring_due_at = None
+            elif isinstance(failure, Invalid):
                 targets.set_scoring_state(
                     session, upload, "quarantined", now=now, why=failure.message, error=failure.message
                 )
@@ -72,6 +79,14 @@ class Extract:
                     action="`watcher retry` once it is mended, or install a newer version",
                     now=now,
                 )
+
+    async def _look_again(self, unit: int) -> None:
+        """Read again later, and let a scan say what became of the target."""
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            upload, _ = await targets.upload_with_target(session, unit)
+            upload.scoring_due_at = now + LONGEST_WAIT
+            await ask_for_scan(session, now)
 
     async def _judge(self, raws: Sequence[str]) -> list[Known]:
         """Ask the chemistry, and find the compounds that are stored under another spelling."""
@@ -101,12 +116,15 @@ class Extract:
             )
             await claims.review(session, profile, self._context.policy, now=now)
             await ask_for_approval(session, profile, now)
+            late = added if upload.extracted_at is not None else 0
             self._advance(upload, now)
             if upload.scoring_state != "extracted" and (upload.scoring_state != "scored" or added or new):
                 targets.set_scoring_state(
                     session, upload, "extracted", now=now, why=f"{len(observations)} observations read"
                 )
-            if added and upload.archive_state == "skipped" and self._context.settings.download.enabled:
+            # Without observations there was nothing to pack; and an archive built before the late ones lacks them.
+            unpacked = (added and upload.archive_state == "skipped") or (late and upload.archive_state == "stored")
+            if unpacked and self._context.settings.download.enabled:
                 targets.set_archive_state(session, upload, "wanted", now=now, why="observations appeared")
             await close_condition(session, subject_of(target, upload), "scoring_quarantined", now=now)
             say_after_commit(

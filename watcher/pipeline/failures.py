@@ -26,7 +26,7 @@ def backoff(
 
     The chance keeps many units from coming back in the same moment.
     """
-    doubled = min(first * 2.0 ** min(max(attempts, 1) - 1, 40), longest) if attempts < 40 else longest
+    doubled = min(first * 2.0 ** min(max(attempts, 1) - 1, 20), longest)  # more doublings than any cap needs
     return doubled * (1 + random.random() / 5)
 
 

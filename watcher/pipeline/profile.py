@@ -6,9 +6,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.molecule_one import profile_of
 from watcher.pipeline.stage import Context
-from watcher.store import claims, profiles, targets
+from watcher.store import claims, overview, profiles, targets
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.schema import Profile
+from watcher.store.transitions import note
 
 
 async def profile_in_force(session: AsyncSession, context: Context) -> Profile:
@@ -22,10 +23,16 @@ async def profile_in_force(session: AsyncSession, context: Context) -> Profile:
 async def adopt_settings(context: Context) -> None:
     """At the start: record the profile in force, and claim under it every compound of the current uploads.
 
-    Under a profile that nobody approved the claims are withheld, so that it can be seen what they would cost.
+    Under a profile that nobody approved the claims are withheld, so that it can be seen what they would cost. Targets
+    of another stack are left alone until the settings name it again: their ids mean something else on this one.
     """
     now = context.clock.now()
     async with context.store.write() as session:
+        for target, _ in await overview.targets_with_current(session):
+            if target.followed and target.stack != context.settings.fragalysis.url:
+                note(session, "target", target.id, "followed", True, False, at=now, why="the stack is another now")
+                target.followed = False
+        await session.flush()
         profile = await profile_in_force(session, context)
         instance = await targets.instance(session)
         await claims.add_missing(session, profile, context.policy, upload=None, scan_no=instance.scan_no, now=now)

@@ -9,32 +9,31 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from watcher import metrics
-from watcher.errors import AuthFailure, Failure, Ours, Transient
-from watcher.fragalysis import CannotBuild, NotAMember
+from watcher.errors import Failure, Ours, Transient
 from watcher.pipeline.collect import Collect
 from watcher.pipeline.download import Download
 from watcher.pipeline.extract import Extract
-from watcher.pipeline.failures import (
-    LONGEST_MACHINE_PAUSE,
-    LONGEST_SERVICE_PAUSE,
-    MACHINE_PAUSE,
-    SERVICE_PAUSE,
-    backoff,
-)
+from watcher.pipeline.failures import backoff
 from watcher.pipeline.finish import Finish
+from watcher.pipeline.health import Health, Key
 from watcher.pipeline.profile import adopt_settings
 from watcher.pipeline.reconcile import Reconcile
 from watcher.pipeline.scan import Scan
 from watcher.pipeline.stage import Context, Stage
 from watcher.pipeline.submit import Sending, Submit
+from watcher.pipeline.uploads import take_up_quarantined
+from watcher.pipeline.verify import Verify
 from watcher.store import overview
-from watcher.store.conditions import all_open, close_condition, open_condition
 from watcher.store.engine import RecordUnavailable
 
 _log = structlog.get_logger(__name__)
 PATIENCE = timedelta(minutes=1)
 """Longest wait that `watcher once` sits out."""
 _SHORTEST_SLEEP = timedelta(milliseconds=50)
+_ASIDE = timedelta(minutes=5)
+"""How long a unit is left alone that shows a fault of the program."""
+_STALLED = 5  # looks at something overdue that no stage starts, before it counts as nothing to wait for
+_ALL_UNITS = -1
 
 
 class Runner:
@@ -42,34 +41,38 @@ class Runner:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        sending = Sending()
+        self._sending = Sending()
+        self._health = Health(context)
         self.scan = Scan(context)
         self.download = Download(context)
+        self._verify = Verify(context)
+        self._reconcile = Reconcile(context, self._sending)
         self.stages: Sequence[Stage] = (
             self.scan,
-            Reconcile(context, sending),
+            self._reconcile,
             self.download,
+            self._verify,
             Extract(context),
-            Submit(context, sending),
+            Submit(context, self._sending, reading=lambda: self._is_under_way("extract")),
             Collect(context),
             Finish(context),
         )
-        self._under_way: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._under_way: dict[Key, asyncio.Task[None]] = {}
+        self._aside: dict[Key, datetime] = {}
+        """Units that show a fault of the program, and until when each is left alone."""
         self._turning = asyncio.Lock()
         self._stopped = False
         self._record_lost = 0
         self._record_retry_at: datetime | None = None
-        self._ill: set[str] = set()
-        """Subjects with an open condition that a success of a stage may close; saves a look at each success."""
         self.changed = asyncio.Event()
         """Set whenever a unit ends."""
 
     async def start(self) -> None:
         """Take up what the record holds: the profile in force, open conditions, stored archives to be verified."""
         await adopt_settings(self._context)
-        await self.download.verify_all(everything=True)
-        async with self._context.store.read() as session:
-            self._ill = {condition.subject for condition in await all_open(session)}
+        await take_up_quarantined(self._context)
+        await self._verify.verify_all(everything=True)
+        await self._health.load()
 
     async def request_scan(self) -> None:
         """Ask for a scan, however long the record does not answer, and give it its turn."""
@@ -86,7 +89,7 @@ class Runner:
     async def keep_house(self) -> None:
         """Make stored archives due for a check of their digest once a week."""
         try:
-            await self.download.verify_all(everything=False)
+            await self._verify.verify_all(everything=False)
         except RecordUnavailable as failure:
             self._lose_record(failure)
 
@@ -97,7 +100,8 @@ class Runner:
         started = False
         async with self._turning:
             try:
-                paused = await self._paused()
+                await self._drop_passed_over()
+                paused = await self._health.paused()
                 for stage in self.stages:
                     if stage.service not in paused and stage.name not in paused:
                         started |= await self._start_due(stage)
@@ -114,58 +118,85 @@ class Runner:
 
     async def settle(self) -> None:
         """Give turns until nothing can move without a person or a wait of more than a minute."""
+        stalled = 0
         while not self._stopped:
             self.changed.clear()
-            if await self.turn():
+            if await self.turn() or self.changed.is_set():  # what ended meanwhile may be what another stage waits for
+                stalled = 0
                 continue
-            wait = await self._next_wait()
-            if self._under_way:
+            # What is due already is under way, or waits for a free place; only what comes due later can be slept for.
+            busy = bool(self._under_way)
+            wait = await self._next_wait(later=busy or stalled >= _STALLED)
+            if busy:
+                stalled = 0
                 await self._wait_for_change(wait)
             elif wait is None:
                 return
             else:
+                stalled += wait <= timedelta()
                 await self._context.clock.sleep(max(wait, _SHORTEST_SLEEP))
 
     async def _wait_for_change(self, wait: timedelta | None) -> None:
         """Return when a unit ends, or when the next one is due."""
-        sleeping = asyncio.create_task(self._context.clock.sleep(max(wait or PATIENCE, _SHORTEST_SLEEP)))
+        if wait is None:
+            await self.changed.wait()
+            return
+        sleeping = asyncio.create_task(self._context.clock.sleep(max(wait, _SHORTEST_SLEEP)))
         changing = asyncio.create_task(self.changed.wait())
         try:
             await asyncio.wait((sleeping, changing), return_when=asyncio.FIRST_COMPLETED)
         finally:
             sleeping.cancel()
             changing.cancel()
+            await asyncio.gather(sleeping, changing, return_exceptions=True)
 
     async def stop(self, grace: timedelta) -> None:
         """Start nothing more; let payments under way be answered and recorded, cancel the rest.
 
         What is cancelled is taken up from the record by the next start. Returns within `grace`.
         """
-        self._stopped = True
+        self._stopped = self._sending.stopping = True
         self.changed.set()
         finishing = {stage.name for stage in self.stages if stage.finishes_on_stop}
         for (name, _), task in self._under_way.items():
             if name not in finishing:
                 task.cancel()
-        tasks = set(self._under_way.values())
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
-        for task in late:
+        if tasks := {*self._under_way.values()}:
+            _, tasks = await asyncio.wait(tasks, timeout=grace.total_seconds())
+        for task in tasks:
             task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=1)
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
+
+    def _is_under_way(self, stage: str) -> bool:
+        return any(name == stage for name, _ in self._under_way)
+
+    async def _drop_passed_over(self) -> None:
+        """Cancel downloads of uploads that were passed over: a build can hold the only place for hours."""
+        units = [unit for name, unit in self._under_way if name == self.download.name]
+        for unit in await self.download.passed_over(units) if units else ():
+            if task := self._under_way.get((self.download.name, unit)):
+                task.cancel()
 
     async def _start_due(self, stage: Stage) -> bool:
+        now = self._context.clock.now()
         busy = sum(name == stage.name for name, _ in self._under_way)
-        if busy >= stage.width:
+        if busy >= stage.width or self._is_aside((stage.name, _ALL_UNITS), now):
+            return False
+        try:
+            units = await stage.due()
+        except Failure:
+            raise
+        except Exception:  # noqa: BLE001 - one broken stage stops no other
+            self._aside[stage.name, _ALL_UNITS] = now + _ASIDE
+            _log.exception("stage_failed_unexpectedly", stage=stage.name)
             return False
         started = False
-        for unit in await stage.due():
+        for unit in units:
             key = (stage.name, unit)
-            if busy >= stage.width:
+            if busy >= stage.width or self._stopped:
                 break
-            if key in self._under_way:
+            if key in self._under_way or self._is_aside(key, now):
                 continue
             task = asyncio.create_task(self._run(stage, unit), name=f"{stage.name} {unit}")
             self._under_way[key] = task
@@ -174,7 +205,12 @@ class Runner:
             started = True
         return started
 
-    def _ended(self, key: tuple[str, int], _: asyncio.Task[None]) -> None:
+    def _is_aside(self, key: Key, now: datetime) -> bool:
+        if key in self._aside and self._aside[key] <= now:
+            del self._aside[key]
+        return key in self._aside
+
+    def _ended(self, key: Key, _: asyncio.Task[None]) -> None:
         del self._under_way[key]
         self.changed.set()
 
@@ -183,7 +219,7 @@ class Runner:
         started, outcome = self._context.clock.monotonic(), "ok"
         try:
             await stage.step(unit)
-            await self._succeeded(stage, unit)
+            await self._health.succeeded(stage, unit)
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
@@ -192,105 +228,59 @@ class Runner:
             await self._failed(stage, unit, failure)
         except Exception as error:  # noqa: BLE001 - one poisoned unit stops nobody
             outcome = "unexpected"
-            _log.exception("unit_failed_unexpectedly", unit=unit)
             await self._unexpected(stage, unit, error)
         finally:
             took = self._context.clock.monotonic() - started
             metrics.STAGE_DURATION.labels(stage.name, outcome).observe(took)
             _log.debug("stage_run", unit=unit, outcome=outcome, seconds=round(took, 3))
 
-    async def _succeeded(self, stage: Stage, unit: int) -> None:
-        healed = {str(stage.service), stage.name, f"{stage.name} {unit}"} & self._ill
-        if not healed:
-            return
-        async with self._context.store.write() as session:
-            now = self._context.clock.now()
-            for subject in healed:
-                await close_condition(session, subject, "unreachable", "credentials", "machine", "unexpected", now=now)
-        self._ill -= healed
-
     async def _failed(self, stage: Stage, unit: int, failure: Failure) -> None:
         """Write down what the failure leads to. When even that fails, the unit is simply still due."""
+        if isinstance(failure, RecordUnavailable):
+            self._lose_record(failure)
+            return
         try:
-            if isinstance(failure, RecordUnavailable):
-                self._lose_record(failure)
-                return
-            await self._open_condition(stage, failure)
+            await self._health.failed(stage, unit, failure)
             await stage.put_off(unit, failure)
         except Ours as worse:
             self._lose_record(worse)
-
-    async def _open_condition(self, stage: Stage, failure: Failure) -> None:
-        if isinstance(failure, CannotBuild | NotAMember):
-            return  # about one archive, which its leg says itself
-        if isinstance(failure, AuthFailure):
-            subject, kind = str(stage.service), "credentials"
-            first, longest = SERVICE_PAUSE, LONGEST_SERVICE_PAUSE
-        elif isinstance(failure, Ours):
-            subject, kind = stage.name, "machine"
-            first, longest = MACHINE_PAUSE, LONGEST_MACHINE_PAUSE
-        elif isinstance(failure, Transient) and stage.service is not None:
-            subject, kind = stage.service, "unreachable"
-            first = longest = timedelta()
-        else:
-            return
-        now = self._context.clock.now()
-        asked = failure.retry_after if isinstance(failure, Transient) else None
-        async with self._context.store.write() as session:
-            condition = await open_condition(
-                session,
-                subject,
-                kind,
-                reason=failure.message,
-                action=failure.action or _ACTIONS[kind],
-                now=now,
-            )
-            if first:
-                asked = asked or backoff(condition.attempts, self._context.random, first=first, longest=longest)
-            condition.retry_at = now + asked if asked else None
-        self._ill.add(subject)
+        except Exception as error:  # noqa: BLE001 - else the unit would be due at once, for ever
+            await self._unexpected(stage, unit, error)
 
     async def _unexpected(self, stage: Stage, unit: int, error: Exception) -> None:
         """Set a unit aside that shows a fault of the program; the others go on."""
-        failure = Transient(f"unexpected {type(error).__name__}: {error}", retry_after=timedelta(minutes=5))
+        self._aside[stage.name, unit] = self._context.clock.now() + _ASIDE
+        _log.error("unit_failed_unexpectedly", unit=unit, exc_info=error)
+        failure = Transient(f"unexpected {type(error).__name__}: {error}", retry_after=_ASIDE)
         try:
-            async with self._context.store.write() as session:
-                await open_condition(
-                    session,
-                    f"{stage.name} {unit}",
-                    "unexpected",
-                    reason=failure.message,
-                    action="this is a fault of the program: please report it with the log; the unit is tried again",
-                    now=self._context.clock.now(),
-                )
-            self._ill.add(f"{stage.name} {unit}")
+            await self._health.unexpected(stage, unit, failure)
             await stage.put_off(unit, failure)
         except Ours as worse:
             self._lose_record(worse)
+        except Exception:  # noqa: BLE001 - it is set aside in memory all the same
+            _log.exception("unit_not_put_off", unit=unit)
 
-    async def _paused(self) -> set[str | None]:
-        """Return the services and stages that are to be left alone now."""
-        now = self._context.clock.now()
-        async with self._context.store.read() as session:
-            return {c.subject for c in await all_open(session) if c.retry_at is not None and c.retry_at > now}
-
-    async def _next_wait(self) -> timedelta | None:
+    async def _next_wait(self, *, later: bool) -> timedelta | None:
         """Return how long nothing can move; None when only a person, or a longer wait, can move anything.
 
-        A batch that the service works on is waited for however long it takes.
+        With `later`, what is due already is left out. A batch that the service works on is waited for however long it
+        takes.
         """
         now = self._context.clock.now()
         if self._record_retry_at is not None:
             return self._record_retry_at - now
         try:
             async with self._context.store.read() as session:
-                waits = await overview.waits(session, archives=self._context.settings.download.enabled)
+                waits = await overview.waits(
+                    session, archives=self._context.settings.download.enabled, after=now if later else None
+                )
         except RecordUnavailable as failure:
             self._lose_record(failure)
             return timedelta(seconds=1)
-        wait = waits.next_at - now if waits.next_at else None
+        moments = [moment for moment in (waits.next_at, self._reconcile.first_look_at) if moment is not None]
+        wait = min(moments) - now if moments else None
         if waits.at_work:
-            return min(wait or PATIENCE, PATIENCE)
+            return PATIENCE if wait is None else min(wait, PATIENCE)
         return wait if wait is not None and wait <= PATIENCE else None
 
     def _is_record_lost(self) -> bool:
@@ -308,10 +298,3 @@ class Runner:
         if self._record_lost:
             _log.info("record_available_again", failed_tries=self._record_lost)
         self._record_lost, self._record_retry_at = 0, None
-
-
-_ACTIONS = {
-    "credentials": "renew the token in the settings and start again; until then the service is asked now and then",
-    "machine": "look at the disk and the database; the program goes on by itself",
-    "unreachable": "nothing: it is tried again by itself; if it lasts, look at the network and the service",
-}

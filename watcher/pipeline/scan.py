@@ -14,8 +14,9 @@ from structlog.contextvars import bound_contextvars
 from watcher.errors import Failure, Service
 from watcher.fragalysis import TargetUploads
 from watcher.pipeline.failures import wait_after
-from watcher.pipeline.profile import profile_in_force
+from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.stage import Context
+from watcher.pipeline.uploads import ask_for_scan, forget_troubles, label_of, rename_troubles
 from watcher.settings import FragalysisSettings
 from watcher.store import claims, targets
 from watcher.store.conditions import close_condition, open_condition
@@ -85,9 +86,7 @@ class Scan:
     async def request(self) -> None:
         """Ask for a scan as soon as may be."""
         async with self._context.store.write() as session:
-            instance = await targets.instance(session)
-            now = self._context.clock.now()
-            instance.scan_due_at = min(instance.scan_due_at or now, now) if not instance.scan_attempts else now
+            await ask_for_scan(session, self._context.clock.now())
 
     async def due(self) -> Sequence[int]:
         """Return the one unit when a scan is due."""
@@ -108,6 +107,7 @@ class Scan:
             instance.scan_attempts = 0
             profile = await profile_in_force(session, self._context)
             await claims.review(session, profile, self._context.policy, now=now)
+            await ask_for_approval(session, profile, now)
             say_after_commit(session, "scan_finished", targets=len(listing), changed=changed, scan_no=instance.scan_no)
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only
@@ -147,25 +147,43 @@ class Scan:
                     changed += await self._move(session, target, remote, scan_no, first_seen=first_seen, now=now)
         for remote_id, target in recorded.items():
             if target.followed and remote_id not in listing:
-                await self._vanished(session, target, now)
+                if is_followed(self._settings, target.name, target.target_access_string):
+                    await self._vanished(session, target, now)
+                else:
+                    await self._follow(session, target, False, now=now)
         return changed
 
     async def _update(
         self, session: AsyncSession, target: Target, remote: TargetUploads, *, followed: bool, now: datetime
     ) -> None:
         """Follow what may change about a target: name, access string, openness, whether we follow it."""
+        old_label = label_of(target)
         for field, new in (
             ("name", remote.target.name),
             ("target_access_string", remote.target.target_access_string),
             ("open_to_public", remote.target.open_to_public),
-            ("followed", followed),
             ("listed", True),
         ):
             old = getattr(target, field)
             if old != new:
                 note(session, "target", target.id, field, old, new, at=now, why="the listing says so")
                 setattr(target, field, new)
-        await close_condition(session, f"target {target.name}@{target.target_access_string}", "vanished", now=now)
+        if label_of(target) != old_label:
+            await rename_troubles(session, old_label, label_of(target), now)
+        await close_condition(session, f"target {label_of(target)}", "vanished", now=now)
+        await self._follow(session, target, followed, now=now)
+
+    async def _follow(self, session: AsyncSession, target: Target, followed: bool, *, now: datetime) -> None:
+        """Follow a target, or leave it alone; nothing waits for a target that is left alone."""
+        if target.followed == followed:
+            return
+        note(session, "target", target.id, "followed", target.followed, followed, at=now, why="the settings say so")
+        target.followed = followed
+        if not followed:
+            await close_condition(session, f"target {label_of(target)}", "vanished", now=now)
+            if target.current_upload_id is not None:
+                upload, _ = await targets.upload_with_target(session, target.current_upload_id)
+                await forget_troubles(session, target, upload, now)
 
     async def _move(
         self,
@@ -185,6 +203,8 @@ class Scan:
         target.remote_index = comparison.current[0] if comparison.current else None
         upload = known[comparison.current] if comparison.current else None
         if comparison.why:
+            if current is not None:
+                await forget_troubles(session, target, known[current], now)
             await targets.make_current(
                 session,
                 target,
@@ -207,7 +227,7 @@ class Scan:
         private = not target.open_to_public
         await open_condition(
             session,
-            f"target {target.name}@{target.target_access_string}",
+            f"target {label_of(target)}",
             "vanished",
             reason="Fragalysis does not list this target any more; nothing recorded of it is touched",
             action="sign in again and renew fragalysis.token if it is private and should be visible"

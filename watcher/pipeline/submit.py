@@ -5,7 +5,7 @@ becomes `unconfirmed`, and `reconcile` looks for it.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bind_contextvars
 
 from watcher import metrics
-from watcher.errors import Failure, Ours, Service
+from watcher.errors import AuthFailure, Failure, Ours, Service, Transient
 from watcher.molecule_one import (
     Accepted,
     Later,
@@ -24,11 +24,11 @@ from watcher.molecule_one import (
     Unknown,
     profile_of,
 )
-from watcher.pipeline.failures import LONGEST_SERVICE_PAUSE, SERVICE_PAUSE, backoff
-from watcher.pipeline.profile import profile_in_force
+from watcher.pipeline.failures import backoff
+from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.refusals import fault_is_no_molecule
 from watcher.pipeline.stage import Context
-from watcher.store import allowance, batches, forgotten, purchases, targets
+from watcher.store import allowance, batches, forgotten, overview, purchases, targets
 from watcher.store.conditions import close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown
 from watcher.store.schema import Batch, Profile
@@ -36,7 +36,9 @@ from watcher.store.schema import Batch, Profile
 _log = structlog.get_logger(__name__)
 SERVICE = "molecule_one"
 REFUSED = "submissions_refused"
-FIRST_LOOK = timedelta(seconds=0)
+GATHERING = timedelta(minutes=1)
+"""Longest wait for uploads that are being read, so that their compounds fill one batch."""
+_LONGEST_BETWEEN_RECORDINGS = timedelta(seconds=30)
 
 
 class Sending:
@@ -50,6 +52,8 @@ class Sending:
         self.never: set[str] = set()
         self.allowed = False
         """Set by `reconcile` once the service's own list of batches has been read back."""
+        self.stopping = False
+        """Set when the program ends: what has not left by then is not sent any more."""
 
 
 class Submit:
@@ -60,10 +64,12 @@ class Submit:
     width = 1
     finishes_on_stop = True
 
-    def __init__(self, context: Context, sending: Sending) -> None:
+    def __init__(self, context: Context, sending: Sending, *, reading: Callable[[], bool] = lambda: False) -> None:
+        """Keep `reading`, which says whether uploads are being read at this moment."""
         self._context = context
         self._settings = context.settings.molecule_one
         self._sending = sending
+        self._reading = reading
         self._profile_key = profile_of(self._settings).key
 
     async def due(self) -> Sequence[int]:
@@ -72,18 +78,21 @@ class Submit:
             return []
         now = self._context.clock.now()
         async with self._context.store.read() as session:
-            if await find(session, SERVICE, REFUSED) is not None:
-                return []
-            if await forgotten.reading_back(session):
+            if await self._waits_for_a_person(session) or await forgotten.reading_back(session):
                 return []
             wanted, held_for_today = await allowance.sendable(session, self._profile_key)
             if wanted:
-                return [0]
+                return [] if self._reading() and await self._gathers(session, now) else [0]
             left = await allowance.daily_allowance(session, self._context.policy, now)
         return [0] if held_for_today and left != 0 else []
 
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
-        """Commit the intent, send it once, commit the answer."""
+        """Commit the intent, send it once, commit the answer.
+
+        Raises AuthFailure or Transient when the service did not take the batch for reasons of its own.
+        """
+        if not self._settings.token.get_secret_value():
+            raise AuthFailure("no token is set, so nothing can be bought", action=_SET_TOKEN)
         token = uuid.uuid4().hex
         self._sending.now.add(token)
         try:
@@ -91,49 +100,54 @@ class Submit:
             if batch is None:
                 return
             bind_contextvars(batch_id=batch.id)
-            outcome = await self._context.molecule_one.create(batch.payload.encode())
+            if self._sending.stopping:
+                outcome: Outcome = NotSent("the program is ending")
+            else:
+                outcome = await self._context.molecule_one.create(batch.payload.encode())
             self._say(batch, outcome)
             await self._record_surely(token, outcome)
         finally:
             self._sending.now.discard(token)
+        if not self._sending.stopping:
+            await self._raise_for(outcome)
 
     async def put_off(self, unit: int, failure: Failure) -> None:
         """Nothing to write: what was not reserved is still wanted."""
 
+    async def _waits_for_a_person(self, session: AsyncSession) -> bool:
+        """Say whether everything was refused, and nobody has let it go on since."""
+        condition = await find(session, SERVICE, REFUSED)
+        if condition is None:
+            return False
+        resumed_at = (await profile_in_force(session, self._context)).resumed_at
+        return resumed_at is None or resumed_at < condition.since
+
+    async def _gathers(self, session: AsyncSession, now: datetime) -> bool:
+        oldest = (await overview.oldest_pending(session))["submit"]
+        return oldest is not None and now - oldest < GATHERING
+
     async def _reserve(self, token: str) -> Batch | None:
-        if not self._settings.token.get_secret_value():
-            await self._no_token()
-            return None
+        now = self._context.clock.now()
         try:
             async with self._context.store.write() as session:
                 profile = await profile_in_force(session, self._context)
                 name = (await targets.instance(session)).name
-                return await purchases.reserve(
+                await close_condition(session, SERVICE, REFUSED, now=now)
+                batch = await purchases.reserve(
                     session,
                     profile,
                     self._context.policy,
                     token=token,
                     batch_size=self._settings.batch_size,
                     build=lambda smiles: self._context.molecule_one.payload(smiles, batch_name(name, token)),
-                    now=self._context.clock.now(),
+                    now=now,
                 )
+                await ask_for_approval(session, profile, now)
+                return batch
         except CommitUnknown:
             # Nothing is sent on a doubt. If the intent is there after all, it is closed as never sent.
             self._sending.never.add(token)
             raise
-
-    async def _no_token(self) -> None:
-        now = self._context.clock.now()
-        async with self._context.store.write() as session:
-            await open_condition(
-                session,
-                SERVICE,
-                "credentials",
-                reason="no token is set, so nothing can be bought",
-                action="set molecule_one.token or molecule_one.token_file and start again",
-                now=now,
-                retry_at=now + LONGEST_SERVICE_PAUSE,
-            )
 
     def _say(self, batch: Batch, outcome: Outcome) -> None:
         """Log the answer before it is committed: if the commit fails, the log still knows the remote id."""
@@ -156,7 +170,8 @@ class Submit:
                     await self._record(session, batch, outcome, self._context.clock.now())
             except Ours:
                 attempts += 1
-                await self._context.clock.sleep(backoff(attempts, self._context.random, longest=timedelta(seconds=30)))
+                wait = backoff(attempts, self._context.random, longest=_LONGEST_BETWEEN_RECORDINGS)
+                await self._context.clock.sleep(wait)
             else:
                 return
 
@@ -167,20 +182,16 @@ class Submit:
             case Accepted(remote_id=remote_id):
                 due_at = now + min(self._settings.poll_interval, timedelta(seconds=2))
                 await batches.accepted(session, batch, remote_id, due_at=due_at, now=now, why="accepted")
-                await close_condition(session, SERVICE, "credentials", "unreachable", now=now)
             case NotSent(reason=reason):
                 await batches.close_unsent(session, batch, why=f"not sent: {reason}", now=now)
-                await self._pause(session, "unreachable", reason, None, now)
-            case Later(reason=reason, retry_after=retry_after):
+            case Later(reason=reason):
                 await batches.close_unsent(session, batch, why=f"later: {reason}", now=now)
-                await self._pause(session, "unreachable", reason, retry_after, now)
             case ServiceRefused(reason=reason):
                 await batches.close_unsent(session, batch, why=f"refused by the service: {reason}", now=now)
-                await self._pause(session, "credentials", reason, None, now)
             case Refused(reason=words):
                 await self._refused(session, batch, words, now)
             case Unknown(reason=reason):
-                await in_doubt(session, batch, reason, due_at=now + FIRST_LOOK, now=now)
+                await in_doubt(session, batch, reason, due_at=now, now=now)
 
     async def _refused(self, session: AsyncSession, batch: Batch, words: str, now: datetime) -> None:
         """Halve the group, or stop when the fault is no molecule's."""
@@ -199,20 +210,24 @@ class Submit:
             return
         await batches.close_refused(session, batch, words=words, now=now)
 
-    async def _pause(
-        self, session: AsyncSession, kind: str, reason: str, retry_after: timedelta | None, now: datetime
-    ) -> None:
-        condition = await find(session, SERVICE, kind)
-        attempts = (condition.attempts if condition else 0) + 1
-        if kind == "credentials":
-            wait = backoff(attempts, self._context.random, first=SERVICE_PAUSE, longest=LONGEST_SERVICE_PAUSE)
-            action = "look at molecule_one.token, base_url and api_version, and at the account; it goes on by itself"
-        else:
-            wait = retry_after or backoff(attempts, self._context.random)
-            action = "nothing: it is tried again by itself"
-        await open_condition(session, SERVICE, kind, reason=reason, action=action, now=now, retry_at=now + wait)
+    async def _raise_for(self, outcome: Outcome) -> None:
+        """Raise what pauses the service, now that the batch is closed unsent."""
+        match outcome:
+            case ServiceRefused(reason=reason):
+                raise AuthFailure(f"the purchase was refused: {reason}", action=_LOOK_AT_ACCOUNT)
+            case Later(reason=reason, retry_after=asked) if asked:
+                raise Transient(reason, retry_after=asked)
+            case NotSent(reason=reason) | Later(reason=reason):
+                async with self._context.store.read() as session:
+                    condition = await find(session, SERVICE, "unreachable")
+                attempts = (condition.attempts if condition else 0) + 1
+                raise Transient(reason, retry_after=backoff(attempts, self._context.random))
+            case _:
+                return
 
 
+_SET_TOKEN = "set molecule_one.token or molecule_one.token_file and start again"  # noqa: S105 - no secret
+_LOOK_AT_ACCOUNT = "look at molecule_one.token, base_url and api_version, and at the account; it goes on by itself"
 _NAMES: dict[type, str] = {
     Accepted: "accepted",
     NotSent: "not_sent",

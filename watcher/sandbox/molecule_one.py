@@ -197,16 +197,16 @@ class MoleculeOneServer(Server):
         batch = self.batches.get(request.match_info["id"])
         if batch is None:
             return _reply({"message": "Batch search not found"}, 404)
-        only = {*request.query.getall("only", []), *request.query.getall("only[]", [])}
-        places = [place for place in batch.ready if not only or batch.targets[place] in only]
         digits = request.query.get("precision")
         if digits is not None and not digits.isdecimal():
             return _reply({"message": "precision must be a number"}, 400)
         write = _camel if version == "v1" else _snake
-        rows = [write(self.vendor, batch, place) for place in places]
+        rows = [write(self.vendor, batch, place) for place in batch.ready]
         if digits is not None:
             rows = [{key: _significant(key, value, int(digits)) for key, value in row.items()} for row in rows]
-        return _reply(rows)
+        # Fields of each result, not molecules (public API documents v1 and v2).
+        only = {*request.query.getall("only", []), *request.query.getall("only[]", [])}
+        return _reply([{key: value for key, value in row.items() if not only or key in only} for row in rows])
 
     async def _delete(self, request: web.Request, _version: str) -> web.Response:
         if not self.batches.delete(request.match_info["id"]):

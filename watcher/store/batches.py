@@ -6,10 +6,12 @@ Every change of state goes through `move`, which knows the drawing in docs/archi
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, ForeignBatch, Profile
+from watcher.store.standing import OPEN
 from watcher.store.transitions import PROGRAM, note
 
 MOVES: Mapping[str, frozenset[str]] = {
@@ -77,39 +79,42 @@ async def accepted(
     batch.submitted_at = now
     batch.due_at = due_at
     batch.attempts = batch.looks = 0
-    live = select(BatchItem.claim_id).where(BatchItem.live)
-    revived = (
-        await session.execute(
-            select(BatchItem, Claim)
-            .join(Claim, Claim.id == BatchItem.claim_id)
-            .where(
-                BatchItem.batch_id == batch.id,
-                ~BatchItem.live,
-                BatchItem.claim_id.not_in(live),
-                Claim.state.in_(("wanted", "withheld")),
-            )
+    other = aliased(BatchItem)
+    revived = await session.execute(
+        select(BatchItem, Claim)
+        .join(Claim, Claim.id == BatchItem.claim_id)
+        .where(
+            BatchItem.batch_id == batch.id,
+            ~BatchItem.live,
+            ~exists(select(other.id).where(other.claim_id == BatchItem.claim_id, other.live)),
+            Claim.state.in_(OPEN),
         )
-    ).tuples()
+    )
     for item, claim in revived:
         item.live = True
         claim.state, claim.reason, claim.refused_in, claim.changed_at = "reserved", None, None, now
 
 
 async def give_back(session: AsyncSession, batch: Batch, *, now: datetime) -> Sequence[Claim]:
-    """End the live items of a batch that was certainly not bought (or released); their claims are wanted again."""
-    returned = (
-        await session.scalars(
-            select(Claim)
-            .join(BatchItem, BatchItem.claim_id == Claim.id)
-            .where(BatchItem.batch_id == batch.id, BatchItem.live, Claim.state == "reserved")
-            .order_by(BatchItem.position)
-        )
-    ).all()
-    await session.execute(update(BatchItem).where(BatchItem.batch_id == batch.id).values(live=False))
-    for claim in returned:
+    """End the live items of a batch that was certainly not bought (or released); their claims are wanted again.
+
+    An item whose claim has its result stays live: it was paid for.
+    """
+    returned = await session.execute(
+        select(BatchItem, Claim)
+        .join(Claim, Claim.id == BatchItem.claim_id)
+        .where(BatchItem.batch_id == batch.id, BatchItem.live, Claim.state == "reserved")
+        .order_by(BatchItem.position)
+    )
+    claims = []
+    for item, claim in returned:
+        item.live = False
         claim.state, claim.reason, claim.changed_at = "wanted", None, now
-        claim.refused_in = batch.refused_in
-    return returned
+        # A batch that the service once took is no half of a refused one any more.
+        claim.refused_in = batch.refused_in if batch.remote_id is None else None
+        claims.append(claim)
+    await session.flush()
+    return claims
 
 
 async def close_unsent(session: AsyncSession, batch: Batch, *, why: str, now: datetime) -> None:
@@ -126,7 +131,7 @@ async def close_refused(session: AsyncSession, batch: Batch, *, words: str, now:
     batch.closed_at = now
     batch.due_at = None
     returned = await give_back(session, batch, now=now)
-    if len(returned) == 1:
+    if batch.size == 1 and returned:
         fail(session, returned[0], f"refused: {words}", now)
         return
     for position, claim in enumerate(returned):

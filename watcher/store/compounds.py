@@ -1,15 +1,14 @@
 """Compounds, the raw SMILES that lead to them, and the observations of an upload."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from watcher.store.chunks import chunks
 from watcher.store.schema import Alias, Compound, Observation, digest
-
-_CHUNK = 500  # both databases limit the parameters of a statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +39,10 @@ class Seen:
     raw: str
 
 
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
-
-
 async def unjudged(session: AsyncSession, raws: Sequence[str], chemistry: str) -> list[str]:
     """Return the raw SMILES without a verdict, or rejected by another chemistry than today's, each once."""
     wanted = {digest(raw): raw for raw in raws}
-    for chunk in _chunks(list(wanted)):
+    for chunk in chunks(list(wanted)):
         settled = await session.scalars(
             select(Alias.raw_digest).where(
                 Alias.raw_digest.in_(chunk), Alias.compound_id.is_not(None) | (Alias.chemistry == chemistry)
@@ -66,16 +60,19 @@ async def other_spellings(session: AsyncSession, found: Mapping[str, str]) -> di
     """
     missing = dict(found)
     by_digest = {digest(smiles): smiles for smiles in found}
-    for chunk in _chunks(list(by_digest)):
+    for chunk in chunks(list(by_digest)):
         stored = await session.scalars(select(Compound.smiles_digest).where(Compound.smiles_digest.in_(chunk)))
         for done in stored:
             missing.pop(by_digest[done], None)
+    spellings: dict[str, list[str]] = {}
+    for smiles, key in missing.items():
+        if key:
+            spellings.setdefault(key, []).append(smiles)
     candidates: dict[str, list[Compound]] = {}
-    for chunk in _chunks(sorted({key for key in missing.values() if key})):
+    for chunk in chunks(sorted(spellings)):
         for compound in await session.scalars(select(Compound).where(Compound.inchikey.in_(chunk))):
-            for smiles, key in missing.items():
-                if key == compound.inchikey:
-                    candidates.setdefault(smiles, []).append(compound)
+            for smiles in spellings[compound.inchikey]:
+                candidates.setdefault(smiles, []).append(compound)
     return candidates
 
 
@@ -83,7 +80,7 @@ async def record_verdicts(session: AsyncSession, verdicts: Sequence[Known], *, c
     """Store what the chemistry found: compounds first seen here are added, stored ones keep their SMILES."""
     compounds = await add_compounds(session, [one for one in verdicts if one.compound_id is None], now=now)
     aliases: dict[str, Alias] = {}
-    for chunk in _chunks([digest(one.raw) for one in verdicts]):
+    for chunk in chunks([digest(one.raw) for one in verdicts]):
         for alias in await session.scalars(select(Alias).where(Alias.raw_digest.in_(chunk))):
             aliases[alias.raw_digest] = alias
     for known in verdicts:
@@ -126,9 +123,9 @@ async def add_compounds(session: AsyncSession, verdicts: Sequence[Known], *, now
 async def record_observations(session: AsyncSession, upload_id: int, seen: Sequence[Seen], *, now: datetime) -> int:
     """Store the observations of an upload; returns how many are new. None is ever taken away."""
     aliases: dict[str, int] = {}
-    for chunk in _chunks(sorted({digest(one.raw) for one in seen})):
+    for chunk in chunks(sorted({digest(one.raw) for one in seen})):
         rows = await session.execute(select(Alias.raw_digest, Alias.id).where(Alias.raw_digest.in_(chunk)))
-        aliases |= dict(rows.tuples().all())
+        aliases |= dict(rows.all())
     stored = {
         observation.remote_id: observation
         for observation in await session.scalars(select(Observation).where(Observation.upload_id == upload_id))
@@ -152,7 +149,7 @@ async def record_observations(session: AsyncSession, upload_id: int, seen: Seque
 async def by_smiles(session: AsyncSession, smiles: Sequence[str]) -> dict[str, int]:
     """Return the ids of stored compounds by their SMILES."""
     found: dict[str, int] = {}
-    for chunk in _chunks([digest(one) for one in smiles]):
+    for chunk in chunks([digest(one) for one in smiles]):
         rows = await session.execute(select(Compound.smiles, Compound.id).where(Compound.smiles_digest.in_(chunk)))
-        found |= dict(rows.tuples().all())
+        found |= dict(rows.all())
     return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,7 +20,8 @@ async def find(session: AsyncSession, subject: str, kind: str) -> Condition | No
 
 async def all_open(session: AsyncSession) -> Sequence[Condition]:
     """Return every open condition, the oldest first."""
-    return (await session.scalars(select(Condition).where(Condition.until.is_(None)).order_by(Condition.id))).all()
+    found = await session.scalars(select(Condition).where(Condition.until.is_(None)))
+    return sorted(found, key=attrgetter("id"))  # ordered by SQLite, it would read every condition there ever was
 
 
 async def open_condition(

@@ -2,24 +2,27 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import structlog
-from sqlalchemy import Connection, event, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from watcher.errors import Ours
+from watcher.errors import Ours, SettingsError
 from watcher.settings import DatabaseSettings
+from watcher.store.connections import create_private, postgres_engine, sqlite_engine
 
 _log = structlog.get_logger(__name__)
-_BUSY_TIMEOUT_S = 20.0
+_CLEANING_UP_S = 5.0
+_UPGRADE_DEADLINE = timedelta(hours=1)
+_WRITER_KEY = 0x77726974  # "writ"; the instance lock has another key
 _ADVICE = "look at the database and its disk; the program goes on by itself when it answers again"
 
 
@@ -40,29 +43,45 @@ class Conflict(Exception):
 
 
 class Store:
-    """Opens transactions. `read()` never blocks a writer; `write()` is the one writer of this process."""
+    """Opens transactions. `read()` never blocks a writer; `write()` is the one writer of this record.
 
-    def __init__(self, settings: DatabaseSettings, *, read_only: bool = False) -> None:
+    `upgrading` is for changes of the schema: they may take long, and tables are taken apart and put together again.
+    Raises SettingsError for a database that nothing would remain of.
+    """
+
+    def __init__(self, settings: DatabaseSettings, *, read_only: bool = False, upgrading: bool = False) -> None:
         self.url: URL = make_url(settings.url.get_secret_value())
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
+            raise SettingsError("database.url names no file: a record in memory forgets what was paid for")
         self.read_only = read_only
-        self._deadline = settings.timeout.total_seconds()
+        self._settings = settings
+        self._deadline = (max(settings.timeout, _UPGRADE_DEADLINE) if upgrading else settings.timeout).total_seconds()
         self._writer = asyncio.Lock()
-        self.engine: AsyncEngine = _sqlite_engine(self.url, read_only) if self.is_sqlite else _postgres_engine(self.url)
+        self.engine: AsyncEngine = (
+            sqlite_engine(self.url, self._deadline, read_only=read_only, foreign_keys=not upgrading)
+            if self.is_sqlite
+            else postgres_engine(self.url, self._deadline)
+        )
 
     @property
     def sqlite_file(self) -> Path | None:
-        """The database file; None for PostgreSQL and for a database in memory."""
-        name = self.url.database
-        return Path(name) if self.is_sqlite and name and name != ":memory:" else None
+        """The database file; None for PostgreSQL."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
 
     @property
     def label(self) -> str:
         """How the record is named to people, without a password."""
         return str(self.sqlite_file) if self.sqlite_file else self.url.render_as_string(hide_password=True)
 
+    def for_upgrade(self) -> "Store":
+        """Return another way into the same record, for changes of its schema."""
+        return Store(self._settings, upgrading=True)
+
     async def __aenter__(self) -> Self:
-        """Return self; the first transaction connects."""
+        """Make sure that a SQLite file is there, for its owner only; the first transaction connects."""
+        if self.sqlite_file is not None and not self.read_only:
+            await asyncio.to_thread(create_private, self.sqlite_file)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -78,47 +97,86 @@ class Store:
     async def read(self) -> AsyncIterator[AsyncSession]:
         """Open a snapshot of the record. Raises RecordUnavailable when the database does not answer in time."""
         with _as_ours(self.label):
-            async with asyncio.timeout(self._deadline), AsyncSession(self.engine, expire_on_commit=False) as session:
+            async with _deadline(self._deadline), AsyncSession(self.engine, expire_on_commit=False) as session:
+                if not self.is_sqlite:
+                    snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                    await session.connection(execution_options=snapshot)
                 yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """Open a transaction that is committed at the end of the block, and rolled back when the block raises.
 
-        Raises RecordUnavailable when the database does not answer in time, CommitUnknown when only the answer to the
-        commit is missing, Conflict when a constraint refuses.
+        There is one at a time for the whole record, whichever process it is in. Raises RecordUnavailable when the
+        database does not answer in time, CommitUnknown when only the answer to the commit is missing, Conflict when a
+        constraint refuses.
         """
-        async with self._writer:
-            committing = False
+        if self.read_only:
+            raise RuntimeError(f"the record {self.label} was opened for reading only")
+        with _as_ours(self.label):
+            async with asyncio.timeout(self._deadline):
+                await self._writer.acquire()
+        committing = committed = False
+        try:
             with _as_ours(self.label):
                 try:
                     async with (
-                        asyncio.timeout(self._deadline),
+                        _deadline(self._deadline),
                         AsyncSession(self.engine, expire_on_commit=False) as session,
                     ):
-                        await session.connection(execution_options={"immediate": True})
+                        await self._begin_writing(session)
                         yield session
                         await session.flush()
                         committing = True
                         await session.commit()
-                        committing = False
-                        for level, name, values in session.info.get("events", ()):
-                            _log.log(getattr(logging, level.upper()), name, **values)
+                        committed = True
+                        _say(session)
                 except IntegrityError as error:
                     raise Conflict(str(error.orig)) from error
-                except (TimeoutError, DBAPIError) as error:
-                    if committing and self._outcome_unknown(error):
+                except Exception as error:
+                    if committed:  # what fails now is the cleaning up: the change stands, and says so
+                        _log.warning("record_connection_not_closed", reason=str(error))
+                    elif committing and self._outcome_unknown(error):
                         doubt = f"the database {self.label} did not answer a commit"
                         raise CommitUnknown(doubt, action=_ADVICE) from error
-                    raise
+                    else:
+                        raise
+        finally:
+            self._writer.release()
+
+    async def _begin_writing(self, session: AsyncSession) -> None:
+        """Begin, once no other process writes: checks and the changes that rest on them must not interleave."""
+        await session.connection(execution_options={"immediate": True})
+        if not self.is_sqlite:
+            # The server frees the lock of a program that stands still or has vanished with its machine.
+            patience = str(int(1000 * (self._deadline + 2 * _CLEANING_UP_S)))
+            await session.execute(
+                text(
+                    "SELECT set_config('idle_in_transaction_session_timeout', :patience, true),"
+                    " pg_advisory_xact_lock(:key)"
+                ),
+                {"patience": patience, "key": _WRITER_KEY},
+            )
 
     def _outcome_unknown(self, error: Exception) -> bool:
         # SQLite answers a commit that fails, and the transaction is then rolled back; only silence leaves a doubt.
         return isinstance(error, TimeoutError) or not self.is_sqlite
 
 
+def _say(session: AsyncSession) -> None:
+    for level, name, values in session.info.get("events", ()):
+        _log.log(getattr(logging, level.upper()), name, **values)
+
+
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError after so long, and again when cleaning up does not end either, as with a dead network."""
+    async with asyncio.timeout(seconds + _CLEANING_UP_S), asyncio.timeout(seconds):
+        yield
+
+
 class _as_ours:  # noqa: N801 - reads as a statement
-    """Turn what the database layer raises into RecordUnavailable."""
+    """Turn what the database layer raises into RecordUnavailable; faults of the program stay what they are."""
 
     def __init__(self, label: str) -> None:
         self._label = label
@@ -130,56 +188,16 @@ class _as_ours:  # noqa: N801 - reads as a statement
         """Translate."""
         if isinstance(error, PoolTimeout | TimeoutError):
             raise RecordUnavailable(f"the database {self._label} did not answer in time", action=_ADVICE) from error
-        if isinstance(error, SQLAlchemyError | OSError) and not isinstance(error, IntegrityError):
-            detail = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-            raise RecordUnavailable(
-                f"the database {self._label} failed: {detail.splitlines()[0][:300]}", action=_ADVICE
-            ) from error
+        if isinstance(error, OSError | PendingRollbackError) or (isinstance(error, DBAPIError) and _is_trouble(error)):
+            said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()
+            detail = said[0][:300] if said else type(error).__name__
+            raise RecordUnavailable(f"the database {self._label} failed: {detail}", action=_ADVICE) from error
 
 
-def _sqlite_engine(url: URL, read_only: bool) -> AsyncEngine:
-    file = url.database
-    if file and file != ":memory:":
-        if read_only:
-            url = url.set(database=f"file:{file}", query={"mode": "rw", "uri": "true"})  # never creates a file
-        else:
-            _create_private(Path(file))
-    engine = create_async_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_timeout=_BUSY_TIMEOUT_S)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # the driver must not open transactions by its own rules
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA query_only=ON" if read_only else "PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        # A read that turns into a write fails at once, whatever the busy time-out: writers say so from the start.
-        immediate = connection.get_execution_options().get("immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
-
-
-def _postgres_engine(url: URL) -> AsyncEngine:
-    return create_async_engine(
-        url,
-        pool_pre_ping=True,
-        pool_size=4,
-        connect_args={"timeout": 10, "server_settings": {"application_name": "fragalysis-watcher"}},
-    )
-
-
-def _create_private(file: Path) -> None:
-    """Create the file readable by its owner only; SQLite gives its side files the same mode."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as error:
-        raise Ours(
-            f"the database file {file} cannot be opened: {error.strerror}",
-            action="set database.url to a place that this user may write to",
-        ) from error
+def _is_trouble(error: DBAPIError) -> bool:
+    """Tell trouble with the database from a value that it refuses, which would be refused for ever."""
+    if isinstance(error, IntegrityError | DataError):
+        return False
+    refused_by_driver = isinstance(error.orig.__cause__, ValueError | TypeError) if error.orig else False
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    return error.connection_invalidated or not (refused_by_driver or sqlstate.startswith("22"))

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import load_only
 
 from watcher.store.schema import Alias, Batch, BatchItem, Claim, Compound, Observation, Profile, Score, Target, Upload
 
@@ -37,6 +38,17 @@ class Row:
 
 COLUMNS = tuple(field.name for field in fields(Row))
 _DONE = ("scored", "no_route", "failed")
+_OF_SCORE = (
+    Score.batch_id,
+    Score.status,
+    Score.result,
+    Score.certainty,
+    Score.price_usd,
+    Score.reaction_count,
+    Score.timed_out,
+    Score.received_at,
+)
+"""What the export shows of a result. Routes and the items as they came would fill the memory."""
 
 
 async def rows(
@@ -77,7 +89,7 @@ async def _of_target(session: AsyncSession, target: Target, profile_key: str) ->
     )
     return [
         _row(target, upload, observation, alias, compound, standings.get(alias.compound_id or 0))
-        for observation, alias, compound in observations.tuples()
+        for observation, alias, compound in observations
     ]
 
 
@@ -102,7 +114,13 @@ async def _standings(session: AsyncSession, upload_id: int, profile_key: str) ->
         .join(Observation, Observation.alias_id == Alias.id)
         .where(Observation.upload_id == upload_id, Alias.compound_id.is_not(None))
     )
-    last_score = select(func.max(Score.id)).where(Score.claim_id == Claim.id).correlate(Claim).scalar_subquery()
+    # Of several results the last one that says what the claim says; a contradicting one is kept in the record only.
+    last_score = (
+        select(func.max(Score.id))
+        .where(Score.claim_id == Claim.id, Score.kind == Claim.state)
+        .correlate(Claim)
+        .scalar_subquery()
+    )
     last_item = (
         select(func.max(BatchItem.id))
         .where(BatchItem.claim_id == Claim.id, BatchItem.live)
@@ -116,9 +134,10 @@ async def _standings(session: AsyncSession, upload_id: int, profile_key: str) ->
         .outerjoin(BatchItem, BatchItem.id == last_item)
         .outerjoin(Batch, Batch.id == func.coalesce(Score.batch_id, BatchItem.batch_id))
         .where(Claim.compound_id.in_(compounds))
+        .options(load_only(*_OF_SCORE, raiseload=True), load_only(Batch.id, Batch.state, raiseload=True))
     )
     best: dict[int, _Standing] = {}
-    for claim, key, score, batch in found.tuples():
+    for claim, key, score, batch in found:
         standing = _Standing(claim, key, score, batch)
         other = best.get(claim.compound_id)
         if other is None or standing.rank(profile_key) > other.rank(profile_key):

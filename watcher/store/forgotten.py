@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from watcher.store.chunks import chunks
 from watcher.store.schema import Batch, BatchItem, Claim, Profile, digest
+from watcher.store.standing import OPEN
 from watcher.store.transitions import note
 
 READ_BACK = "read_back"
@@ -55,31 +57,35 @@ async def attach(
             .where(BatchItem.batch_id == batch.id)
         )
     )
-    position = len(known)
-    for compound_id in compound_ids:
-        if compound_id in known:
-            continue
-        known.add(compound_id)
-        claim = await session.scalar(
-            select(Claim).where(
-                Claim.compound_id == compound_id, Claim.profile_id == batch.profile_id, Claim.round == 1
-            )
-        )
-        if claim is None:
-            claim = Claim(
-                compound_id=compound_id,
-                profile_id=batch.profile_id,
-                round=1,
-                state="wanted",
-                scan_no=scan_no,
-                created_at=now,
-                changed_at=now,
-            )
-            session.add(claim)
-            await session.flush()
-        free = claim.state in ("wanted", "withheld")
+    shown = [compound_id for compound_id in dict.fromkeys(compound_ids) if compound_id not in known]
+    found = await _first_claims(session, batch.profile_id, shown)
+    missing = [compound_id for compound_id in shown if compound_id not in found]
+    if missing:
+        values = {
+            "profile_id": batch.profile_id,
+            "round": 1,
+            "state": "wanted",
+            "scan_no": scan_no,
+            "over_scan_limit": False,
+            "created_at": now,
+            "changed_at": now,
+        }
+        await session.execute(insert(Claim), [{"compound_id": compound_id, **values} for compound_id in missing])
+        found |= await _first_claims(session, batch.profile_id, missing)
+    for position, compound_id in enumerate(shown, start=len(known)):
+        claim = found[compound_id]
+        free = claim.state in OPEN
         session.add(BatchItem(batch_id=batch.id, position=position, claim_id=claim.id, live=free))
         if free:
-            claim.state, claim.reason, claim.changed_at = "reserved", None, now
-        position += 1
+            claim.state, claim.reason, claim.refused_in, claim.changed_at = "reserved", None, None, now
     await session.flush()
+
+
+async def _first_claims(session: AsyncSession, profile_id: int, compound_ids: Sequence[int]) -> dict[int, Claim]:
+    found: dict[int, Claim] = {}
+    for chunk in chunks(compound_ids):
+        claims = await session.scalars(
+            select(Claim).where(Claim.compound_id.in_(chunk), Claim.profile_id == profile_id, Claim.round == 1)
+        )
+        found |= {claim.compound_id: claim for claim in claims}
+    return found

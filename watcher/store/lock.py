@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Self
@@ -16,6 +17,17 @@ from watcher.errors import AlreadyRunning, Ours
 from watcher.store.engine import Store
 
 _ADVISORY_KEY = 0x66726167  # "frag"; advisory locks are counted for each database of the server
+# The server notices within a minute that the machine of a holder is gone.
+_INTRODUCE = text(
+    "SELECT set_config('application_name', :me, false), set_config('tcp_keepalives_idle', '30', false),"
+    " set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)"
+)
+_HOLDER = text(
+    "SELECT a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI TZ')"
+    " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.classid = 0 AND l.objid = :key AND l.objsubid = 1 AND l.granted"
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 class InstanceLock:
@@ -33,7 +45,7 @@ class InstanceLock:
     async def __aenter__(self) -> Self:
         """Take the lock."""
         if self._store.is_sqlite:
-            self._lock_file()
+            await asyncio.to_thread(self._lock_file)
         else:
             await self._lock_database()
         return self
@@ -42,23 +54,29 @@ class InstanceLock:
         """Give the lock back."""
         if self._file is not None:
             self._file.close()
-        if self._connection is not None:
-            await self._connection.close()
+        await self._hang_up()
 
     async def check(self) -> None:
         """Make sure that the lock is still ours, and take it again if its connection was lost.
 
         Raises Ours while the database does not answer, AlreadyRunning when someone else took it meanwhile.
         """
-        if self._connection is None:
+        if self._store.is_sqlite:
             return
-        try:
-            async with asyncio.timeout(10):
-                await self._connection.execute(text("SELECT 1"))
-        except (SQLAlchemyError, OSError, TimeoutError):
-            await self._connection.invalidate()
-            await self._connection.close()
+        if self._connection is not None:
+            try:
+                async with asyncio.timeout(10):
+                    await self._connection.execute(text("SELECT 1"))
+            except (SQLAlchemyError, OSError):
+                await self._hang_up()
+        if self._connection is None:
             await self._lock_database()
+
+    async def _hang_up(self) -> None:
+        """End the session at the server: one that went back to the pool would go on holding the lock."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await _end(connection)
 
     def _lock_file(self) -> None:
         file = self._store.sqlite_file
@@ -82,24 +100,26 @@ class InstanceLock:
         self._file = handle
 
     async def _lock_database(self) -> None:
+        connection: AsyncConnection | None = None
         try:
             async with asyncio.timeout(20):
                 connection = await self._store.engine.connect()
                 connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.execute(text("SELECT set_config('application_name', :me, false)"), {"me": self._me})
+                await connection.execute(_INTRODUCE, {"me": self._me})
                 if await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_KEY}):
                     self._connection = connection
                     return
-                holder = await connection.scalar(
-                    text(
-                        "SELECT a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI TZ')"
-                        " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-                        " WHERE l.locktype = 'advisory' AND l.objid = :key AND l.granted"
-                        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                    ),
-                    {"key": _ADVISORY_KEY},
-                )
-                await connection.close()
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+                holder = await connection.scalar(_HOLDER, {"key": _ADVISORY_KEY})
+        except (SQLAlchemyError, OSError) as error:
             raise Ours(f"the lock of the record {self._store.label} could not be asked for: {error}") from error
+        finally:
+            if connection is not None and self._connection is None:
+                await _end(connection)
         raise AlreadyRunning(f"the record {self._store.label} is in use by {holder or 'another process'}")
+
+
+async def _end(connection: AsyncConnection) -> None:
+    with suppress(SQLAlchemyError, OSError):
+        async with asyncio.timeout(5):
+            await connection.invalidate()
+            await connection.close()

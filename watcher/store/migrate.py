@@ -4,7 +4,9 @@ Alembic is imported inside: the daemon needs it for a moment and would keep it f
 """
 
 import asyncio
+import os
 import sqlite3
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select, text
 
 from watcher.errors import Ours, WatcherError
+from watcher.store.connections import sqlite_uri
 from watcher.store.engine import Store
 from watcher.store.schema import Base, Instance
 
@@ -67,10 +70,12 @@ async def upgrade(store: Store, *, name: str, now: datetime) -> Upgrade:
     if before is not None and store.sqlite_file is not None:
         backup_file = store.sqlite_file.with_name(f"{store.sqlite_file.name}.before-{HEAD}-{now:%Y%m%dT%H%M%S}")
         await backup(store, backup_file)
-    async with store.write() as session:
-        # An empty record is made from the models, which equal the sum of the migrations: without Alembic, whose memory
-        # the daemon would keep for months.
-        await (await session.connection()).run_sync(_create if before is None else _upgrade)
+    async with store.for_upgrade() as opened, opened.write() as session:
+        connection = await session.connection()
+        # Looked at again: another process may have been faster. An empty record is made from the models, which equal
+        # the sum of the migrations: without Alembic, whose memory the daemon would keep for months.
+        empty = await connection.run_sync(_revision) is None
+        await connection.run_sync(_create if empty else _upgrade)
         if await session.scalar(select(Instance)) is None:
             session.add(Instance(id=1, name=name, created_at=now))
     return Upgrade(before, HEAD, backup_file)
@@ -92,17 +97,23 @@ async def backup(store: Store, destination: Path) -> None:
 
 
 def _copy(source: Path, destination: Path) -> None:
-    part = destination.with_name(destination.name + ".part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600, exist_ok=False)
+    handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", suffix=".part", dir=destination.parent)
+    os.close(handle)
+    part = Path(name)
     try:
-        old, new = sqlite3.connect(f"file:{source}?mode=ro", uri=True), sqlite3.connect(part)
+        old, new = sqlite3.connect(sqlite_uri(source, "ro"), uri=True), sqlite3.connect(part)
         try:
             old.backup(new)
         finally:
             old.close()
             new.close()
-        destination.hardlink_to(part)  # fails when the name is taken
+        try:
+            destination.hardlink_to(part)  # fails when the name is taken
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            destination.touch(mode=0o600, exist_ok=False)
+            part.replace(destination)
     finally:
         part.unlink(missing_ok=True)
 
@@ -142,3 +153,5 @@ def _upgrade(connection: Connection) -> None:
     from alembic import command
 
     command.upgrade(_config(connection), "head")
+    if connection.dialect.name == "sqlite" and (broken := connection.execute(text("PRAGMA foreign_key_check")).first()):
+        raise WatcherError(f"after the upgrade a row of {broken[0]} would point at nothing; nothing was changed")

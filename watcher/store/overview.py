@@ -21,15 +21,21 @@ class Waits:
     at_work: bool
 
 
-async def waits(session: AsyncSession, *, archives: bool) -> Waits:
-    """Return when anything is due next, with the pauses of services and stages taken into account."""
+async def waits(session: AsyncSession, *, archives: bool, after: datetime | None = None) -> Waits:
+    """Return when anything is due next, with the pauses of services and stages taken into account.
+
+    With `after`, only what comes due later than that counts.
+    """
     paused = {c.subject: c.retry_at for c in await all_open(session) if c.retry_at is not None}
 
     async def earliest(
         column: InstrumentedAttribute[datetime | None], *where: ColumnElement[bool], gates: Sequence[str]
     ) -> datetime | None:
+        pause = max((paused[gate] for gate in gates if gate in paused), default=None)
+        if after is not None and (pause is None or pause <= after):
+            where = (*where, column > after)
         found = await session.scalar(select(func.min(column)).where(*where))
-        return None if found is None else max([found, *(paused[gate] for gate in gates if gate in paused)])
+        return None if found is None else max(found, pause or found)
 
     is_current = Upload.id.in_(select(Target.current_upload_id).where(Target.followed))
     fetched = Upload.archive_state.in_(("wanted", "unavailable", "stored"))
@@ -73,11 +79,9 @@ async def counts(session: AsyncSession) -> Counts:
 
     async def by(column: InstrumentedAttribute[Any], *where: ColumnElement[bool]) -> dict[str, int]:
         rows = await session.execute(select(column, func.count()).where(*where).group_by(column).order_by(column))
-        return dict(rows.tuples().all())
+        return dict(rows.all())
 
-    followed = dict(
-        (await session.execute(select(Target.followed, func.count()).group_by(Target.followed))).tuples().all()
-    )
+    followed = dict((await session.execute(select(Target.followed, func.count()).group_by(Target.followed))).all())
     empty = await session.scalar(
         select(func.count()).select_from(Target).where(Target.followed, Target.current_upload_id.is_(None))
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store import allowance as daily
@@ -43,15 +43,17 @@ async def reserve(
         .limit(batch_size)
     )
     taken: list[tuple[Claim, str]] = []
-    for claim, smiles in candidates.tuples():
+    for claim, smiles in candidates:
         if claim.approved_at is None and allowance is not None:
             if allowance == 0:
-                claims.set_standing(claim, claims.DAILY_LIMIT, now)
                 continue
             allowance -= 1
         taken.append((claim, smiles))
+    for claim, _ in taken:
+        claim.state, claim.reason, claim.changed_at = "reserved", None, now
+    await session.flush()
     if allowance == 0:
-        await _hold_back_the_rest(session, profile, {claim.id for claim, _ in taken}, now)
+        await _hold_back_the_rest(session, profile, now)
     if not taken:
         return None
     payload = build([smiles for _, smiles in taken]).decode()
@@ -68,18 +70,20 @@ async def reserve(
     )
     session.add(batch)
     await session.flush()
-    for position, (claim, _) in enumerate(taken):
-        session.add(BatchItem(batch_id=batch.id, position=position, claim_id=claim.id, live=True))
-        claim.state, claim.reason, claim.changed_at = "reserved", None, now
-    await session.flush()
+    await session.execute(
+        insert(BatchItem),
+        [
+            {"batch_id": batch.id, "position": position, "claim_id": claim.id, "live": True}
+            for position, (claim, _) in enumerate(taken)
+        ],
+    )
     note(session, "batch", batch.id, "state", None, "submitting", at=now, why=f"{len(taken)} compounds are due")
     return batch
 
 
-async def _hold_back_the_rest(session: AsyncSession, profile: Profile, taken: set[int], now: datetime) -> None:
-    rest = await session.scalars(
-        select(Claim).where(Claim.profile_id == profile.id, Claim.state == "wanted", Claim.approved_at.is_(None))
+async def _hold_back_the_rest(session: AsyncSession, profile: Profile, now: datetime) -> None:
+    await session.execute(
+        update(Claim)
+        .where(Claim.profile_id == profile.id, Claim.state == "wanted", Claim.approved_at.is_(None))
+        .values(state="withheld", reason=claims.DAILY_LIMIT, changed_at=now)
     )
-    for claim in rest:
-        if claim.id not in taken:
-            claims.set_standing(claim, claims.DAILY_LIMIT, now)

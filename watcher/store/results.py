@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, Score, digest
+from watcher.store.standing import OPEN
 from watcher.store.transitions import say_after_commit
 
 
@@ -38,7 +40,7 @@ async def sent_smiles(session: AsyncSession, batch_id: int) -> dict[str, int]:
         .where(BatchItem.batch_id == batch_id)
         .order_by(BatchItem.position)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 async def record_results(session: AsyncSession, batch: Batch, results: Sequence[Result], *, now: datetime) -> int:
@@ -50,42 +52,43 @@ async def record_results(session: AsyncSession, batch: Batch, results: Sequence[
         for claim in await session.scalars(
             select(Claim)
             .join(BatchItem, BatchItem.claim_id == Claim.id)
-            .where(BatchItem.batch_id == batch.id, Claim.state.in_(("reserved", "wanted", "withheld")))
+            .where(BatchItem.batch_id == batch.id, Claim.state.in_((*OPEN, "reserved")))
         )
     }
-    added = 0
+    new: list[dict[str, Any]] = []
     for result in results:
         key = digest(result.raw)
         if key in stored:
             continue
         stored.add(key)
         claim_id = claim_of.get(result.smiles)
-        session.add(
-            Score(
-                batch_id=batch.id,
-                claim_id=claim_id,
-                kind=result.kind,
-                smiles=result.smiles,
-                status=result.status,
-                result=result.result,
-                certainty=result.certainty,
-                price_usd=result.price_usd,
-                reaction_count=result.reaction_count,
-                timed_out=result.timed_out,
-                route=result.route,
-                raw=result.raw,
-                raw_digest=key,
-                received_at=now,
-            )
+        new.append(
+            {
+                "batch_id": batch.id,
+                "claim_id": claim_id,
+                "kind": result.kind,
+                "smiles": result.smiles,
+                "status": result.status,
+                "result": result.result,
+                "certainty": result.certainty,
+                "price_usd": result.price_usd,
+                "reaction_count": result.reaction_count,
+                "timed_out": result.timed_out,
+                "route": result.route,
+                "raw": result.raw,
+                "raw_digest": key,
+                "received_at": now,
+            }
         )
-        added += 1
         if claim_id is None:
             say_after_commit(session, "result_not_asked_for", level="warning", batch_id=batch.id, smiles=result.smiles)
         elif (claim := open_claims.pop(claim_id, None)) is not None:
             claim.state, claim.reason, claim.changed_at = result.kind, result.reason, now
             claim.refused_in = None
+    if new:
+        await session.execute(insert(Score), new)
     await session.flush()
-    return added
+    return len(new)
 
 
 async def missing(session: AsyncSession, batch_id: int) -> Sequence[Claim]:

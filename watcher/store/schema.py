@@ -201,7 +201,8 @@ class Claim(Base):
         UniqueConstraint("compound_id", "profile_id", "round"),
         CheckConstraint("round = 1 OR asked_by IS NOT NULL", name="further_round_is_asked_for"),
         _one_of("state", CLAIM_STATES),
-        Index("ix_claim_state", "state", "profile_id"),
+        Index("ix_claim_state", "state", "profile_id", "reason"),  # asked every few seconds
+        Index("ix_claim_counted_in", "counted_in"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -212,6 +213,9 @@ class Claim(Base):
     reason: Mapped[str | None]
     """Why it is withheld, or the vendor's words when it failed."""
     scan_no: Mapped[int]
+    """The scan that brought it."""
+    counted_in: Mapped[int | None]
+    """The scan whose limit was applied to it; empty while something else holds it back."""
     over_scan_limit: Mapped[bool] = mapped_column(default=False)
     approved_at: Mapped[datetime | None]
     approved_by: Mapped[str | None]
@@ -227,12 +231,16 @@ class Batch(Base):
     """One Molecule.one batch: the intent, the exact payload, and what became of it."""
 
     __tablename__ = "batch"
-    __table_args__ = (_one_of("state", BATCH_STATES),)
+    __table_args__ = (
+        _one_of("state", BATCH_STATES),
+        Index("ix_batch_state", "state", "due_at"),  # asked every few seconds
+        Index("ix_batch_sent_at", "sent_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     token: Mapped[str] = mapped_column(unique=True)
     profile_id: Mapped[int] = mapped_column(ForeignKey("profile.id"))
-    state: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str]
     reason: Mapped[str | None]
     size: Mapped[int]
     payload: Mapped[str]

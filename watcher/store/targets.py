@@ -174,14 +174,14 @@ def set_scoring_state(
     upload.program_version = __version__
 
 
-async def due_archives(session: AsyncSession, now: datetime) -> Sequence[int]:
-    """Return the current uploads whose archive is to be fetched, or whose stored archive is to be verified."""
+async def due_archives(session: AsyncSession, now: datetime, *states: str) -> Sequence[int]:
+    """Return the current uploads in these states whose archive is to be fetched, or verified if it is stored."""
     found = await session.scalars(
         select(Upload.id)
         .join(Target, Target.current_upload_id == Upload.id)
         .where(
             Target.followed,
-            Upload.archive_state.in_(("wanted", "unavailable", "stored")),
+            Upload.archive_state.in_(states),
             Upload.archive_due_at <= now,
         )
         # A build that was asked for comes first, so that its slot at the server is not wasted.

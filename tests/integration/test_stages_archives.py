@@ -1,0 +1,244 @@
+"""Archives: builds that fail, files that are damaged or hostile, restarts, a full disk."""
+
+import asyncio
+import errno
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.support.hostile import Entry, tar_gz
+from tests.support.pipeline import A, B, Job, until, world
+from watcher.fragalysis import Fragalysis
+from watcher.sandbox.downloads import Downloads
+
+UPLOAD_A = "A71EV2A@lb32627-66 upload 1"
+FILE = "download_structures/?file_url"
+
+
+@pytest.fixture
+async def job(tmp_path: Path) -> AsyncIterator[Job]:
+    async with world(tmp_path) as job:
+        yield job
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, job: Job, content: bytes) -> None:
+    """Let the server hand out this file for every build."""
+    monkeypatch.setattr("watcher.sandbox.downloads.build", lambda *_: content)
+    assert isinstance(job.sandbox.fragalysis.downloads, Downloads)
+
+
+async def state(job: Job) -> list[str]:
+    return [one.archive_state for one in await job.uploads()]
+
+
+async def test_an_archive_that_cannot_be_built_does_not_stop_scoring(job: Job) -> None:
+    job.sandbox.fragalysis.break_builds(*A)
+    async with job.run() as runner:
+        with structlog.testing.capture_logs() as logs:
+            await job.again(runner)
+        assert await state(job) == ["unavailable", "stored"]
+        assert job.bought == {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+        assert [*await job.conditions()] == [f"{UPLOAD_A}: archive_unavailable"]
+        asked = job.asked("download_structures", "POST")
+        await job.later(runner, hours=2)
+        assert job.asked("download_structures", "POST") == asked, "tried again slowly"
+        await job.later(runner, hours=6)
+        assert job.asked("download_structures", "POST") == asked + 1
+        assert [*await job.conditions()] == [f"{UPLOAD_A}: archive_unavailable"]
+        job.sandbox.fragalysis.break_builds(*A, False)
+        await job.later(runner, hours=8)
+    assert await state(job) == ["stored", "stored"]
+    assert await job.conditions() == {}
+    assert sum(one["event"] == "condition_opened" for one in logs) <= 1
+
+
+@pytest.mark.slow
+async def test_other_failures_do_not_count_as_builds(job: Job) -> None:
+    job.fault("fragalysis", "close_before_answer", "download_structures", method="POST", times=6)
+    job.fault("fragalysis", "fail_build", "download_structures", method="POST", times=3)
+    async with job.run() as runner:
+        for _ in range(6):
+            await job.later(runner, minutes=20) if job.asked("download_structures") else await job.again(runner)
+    assert await state(job) == ["stored", "stored"]
+    assert not await job.ever("archive_unavailable")
+    assert await job.conditions() == {}
+
+
+async def test_a_damaged_archive_is_noticed_and_fetched_again(job: Job) -> None:
+    await job.once()
+    archive = job.downloads / A[1] / A[0] / "1" / f"{A[0]}.tar.gz"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-1] + b"x")
+    job.clock.advance(1)
+    await job.once()
+    assert archive.read_bytes() == whole
+    assert await state(job) == ["stored", "stored"]
+    (job.downloads / B[1] / B[0] / "current").unlink()
+    job.clock.advance(1)
+    await job.once()
+    assert (job.downloads / B[1] / B[0] / "current").is_symlink()
+
+
+@pytest.mark.slow
+async def test_a_pause_of_fragalysis_does_not_keep_archives_from_being_verified(job: Job) -> None:
+    await job.once()
+    (job.downloads / A[1] / A[0] / "1" / f"{A[0]}.tar.gz").unlink()
+    job.clock.advance(1)
+    job.fault("fragalysis", "status", status=401, times=None)
+    await job.once()
+    assert await state(job) == ["wanted", "stored"]
+    job.sandbox.clear_faults()
+    await job.once()
+    assert await state(job) == ["stored", "stored"]
+
+
+async def test_an_unsafe_archive_is_set_aside_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, job, tar_gz([Entry("../../escape", b"x")]))
+    await job.once()
+    assert await state(job) == ["quarantined", "quarantined"]
+    assert f"{UPLOAD_A}: archive_quarantined" in await job.conditions()
+    assert not list(job.downloads.parent.glob("**/escape"))
+    assert job.bought == {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+    # Passed over by another upload, it needs nobody any more.
+    monkeypatch.undo()
+    job.sandbox.fragalysis.downloads._builds.clear()
+    for name, tas in (A, B):
+        job.sandbox.fragalysis.touch(name, tas)
+    await job.once()
+    assert await job.conditions() == {}
+    assert await state(job) == ["skipped", "skipped", "stored", "stored"]
+
+
+async def test_an_undecodable_archive_gets_one_fresh_build(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, job, tar_gz([Entry("a", os.urandom(9000))])[:-4000])
+    async with job.run() as runner:
+        await job.again(runner)
+        assert await state(job) == ["quarantined", "quarantined"]
+        assert job.asked(FILE) == 4, "two files each"
+    # A newer version of the program takes them up by itself.
+    monkeypatch.undo()
+    job.sandbox.fragalysis.downloads._builds.clear()
+    monkeypatch.setattr("watcher.store.targets.__version__", "99.0")
+    await job.once()
+    assert await state(job) == ["stored", "stored"]
+    assert await job.conditions() == {}
+
+
+@pytest.mark.slow
+async def test_what_is_no_archive_counts_as_a_failed_build(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, job, b"<html><body>Bad gateway</body></html>")
+    async with job.run() as runner:
+        await job.again(runner)
+    assert await state(job) == ["unavailable", "unavailable"]
+    assert job.asked(FILE) == 10
+    assert set(await job.conditions()) == {
+        f"{UPLOAD_A}: archive_unavailable",
+        "Mpro@lb18145-1 upload 1: archive_unavailable",
+    }
+
+
+async def test_a_restart_waits_for_the_same_build(job: Job) -> None:
+    job.sandbox.fragalysis.downloads.pace.polls = 10**6
+    async with job.run(crash=True) as runner:
+        await runner.scan.request()
+        settling = asyncio.create_task(runner.settle())
+        await until(lambda: job.asked("/viewer/task_status") >= 3)
+        settling.cancel()
+    assert job.asked("download_structures", "POST") == 1
+    job.sandbox.fragalysis.downloads.pace.polls = 2
+    await job.once()
+    assert await state(job) == ["stored", "stored"]
+    assert job.asked("download_structures", "POST") == 2, "one for each target"
+
+
+async def test_a_full_disk_pauses_downloads_only(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = True
+
+    def write(fd: int, data: bytes) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.write(fd, data)
+
+    monkeypatch.setattr(sys.modules["watcher.archives.receive"], "write_all", write)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert job.bought == {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+        assert [*await job.conditions()] == ["download: machine"]
+        assert await state(job) == ["wanted", "wanted"]
+        assert not list(job.downloads.glob("**/*.part"))
+        full = False
+        for _ in range(3):
+            await job.later(runner, minutes=15)
+        assert await state(job) == ["stored", "stored"]
+    assert await job.conditions() == {}
+    assert len(await job.ever("machine")) == 1
+
+
+async def test_an_upload_that_the_server_has_replaced_is_not_taken_for_the_old_one(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Fragalysis.download_target
+    published = False
+
+    async def replaced(self: Fragalysis, name: str, *arguments: Any, **more: Any) -> Any:
+        nonlocal published
+        if name == A[0] and not published:
+            published = True
+            job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+        return await original(self, name, *arguments, **more)
+
+    monkeypatch.setattr(Fragalysis, "download_target", replaced)
+    await job.once()
+    first, _, second = await job.uploads()
+    assert (first.upload_index, first.archive_state) == (1, "skipped")
+    assert (second.upload_index, second.archive_state) == (2, "stored")
+    assert not (job.downloads / A[1] / A[0] / "1").exists()
+    assert "CCC" in (job.downloads / A[1] / A[0] / "current" / "files" / "smiles.smi").read_text()
+
+
+async def test_the_download_of_an_upload_that_is_passed_over_makes_room(job: Job) -> None:
+    job.sandbox.fragalysis.downloads.pace.polls = 10**6
+    async with job.run() as runner:
+        await runner.scan.request()
+        settling = asyncio.create_task(runner.settle())
+        await until(lambda: job.asked("/viewer/task_status") >= 3)
+        async with asyncio.timeout(20):
+            job.sandbox.fragalysis.downloads.pace.polls = 2
+            job.sandbox.fragalysis.downloads._builds.clear()  # the old build never ends
+            job.sandbox.fragalysis.touch(*A)
+            await runner.scan.request()
+            await settling
+    old, _, new = await job.uploads()
+    assert (old.archive_state, new.archive_state) == ("skipped", "stored")
+
+
+@pytest.mark.slow
+async def test_a_renamed_target_is_asked_for_by_its_new_name(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Fragalysis.download_target
+    renamed = False
+
+    async def rename(self: Fragalysis, name: str, *arguments: Any, **more: Any) -> Any:
+        nonlocal renamed
+        if name == A[0] and not renamed:
+            renamed = True
+            job.sandbox.fragalysis.rename(*A, "Entero")
+        return await original(self, name, *arguments, **more)
+
+    monkeypatch.setattr(Fragalysis, "download_target", rename)
+    await job.once()
+    assert await state(job) == ["stored", "stored"]
+    assert await job.conditions() == {}
+    assert (job.downloads / A[1] / "Entero" / "current").is_symlink()
+
+
+async def test_no_archives_unless_asked_for(job: Job) -> None:
+    job.set("download", enabled=False)
+    await job.once()
+    assert await state(job) == ["skipped", "skipped"]
+    assert not job.downloads.exists()
+    assert job.asked("download_structures", "POST") == 0

@@ -1,0 +1,415 @@
+"""Batches at the service: looked for, polled, read, lost and found, deleted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.pipeline import A, B, Job, world
+from watcher.sandbox.ledger import Booking
+from watcher.store.schema import ForeignBatch
+
+ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+CREATE = r"batch-search$"
+
+
+@pytest.fixture
+async def job(tmp_path: Path) -> AsyncIterator[Job]:
+    async with world(tmp_path) as job:
+        job.set("download", enabled=False)
+        yield job
+
+
+@pytest.fixture
+async def v1(tmp_path: Path) -> AsyncIterator[Job]:
+    async with world(tmp_path, version="v1") as job:
+        job.set("download", enabled=False)
+        yield job
+
+
+async def states(job: Job) -> list[str]:
+    return [one.state for one in await job.batches()]
+
+
+def another(job: Job, *smiles: str, name: str | None = None, version: str = "v1") -> str:
+    """A batch that somebody buys with the same account."""
+    server = job.sandbox.molecule_one
+    batch = server.batches.create(smiles, version=version, name=name, metadata={}, settings={}, detailed=False)
+    server.ledger.book(Booking(batch.id, name, version, batch.created_at, batch.targets))
+    return batch.id
+
+
+def lose_answer(job: Job, **more: Any) -> None:
+    job.fault("molecule_one", "close_after", CREATE, method="POST", **more)
+
+
+async def test_counts_of_nothing_right_after_the_purchase_end_nothing(job: Job) -> None:
+    job.sandbox.molecule_one.pace.manual = True
+    async with job.run() as runner:
+        await runner.scan.request()
+        for _ in range(12):
+            await runner.turn()
+            await runner.idle()
+        job.clock.advance(3)
+        await runner.turn()
+        await runner.idle()
+        (batch,) = await job.batches()
+        assert (batch.state, batch.queued, batch.finished) == ("submitted", 0, 0)
+        assert await job.scores() == []
+        # Partial results are stored as they come.
+        for number in (1, 2):
+            job.sandbox.molecule_one.finish(1)
+            job.clock.advance(timedelta(minutes=11))
+            await runner.turn()
+            await runner.idle()
+            assert len(await job.scores()) == number
+        assert await states(job) == ["submitted"]
+        assert sorted(row.disposition for row in await job.rows()).count("pending") >= 1
+        job.sandbox.molecule_one.finish()
+        await job.later(runner, minutes=11)
+    assert await states(job) == ["collected"]
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+
+
+async def test_errors_and_dead_ends_are_results(job: Job) -> None:
+    job.sandbox.molecule_one.vendor.errors.add("CCO")
+    job.sandbox.molecule_one.vendor.no_pathway.add("CCN")
+    await job.once()
+    rows = {row.smiles: row for row in await job.rows()}
+    assert (rows["CCO"].disposition, rows["CCO"].score, rows["CCO"].status) == ("failed", None, "error")
+    assert (rows["CCN"].disposition, rows["CCN"].score) == ("no_route", 10)
+    assert rows["c1ccccc1"].disposition == "scored"
+    posts = job.posts()
+    await job.once()
+    assert job.posts() == posts
+    assert await job.conditions() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_numbers_as_strings(tmp_path: Path, version: Any) -> None:
+    async with world(tmp_path, version=version) as job:
+        job.set("download", enabled=False)
+        job.fault("molecule_one", "numbers_as_strings", "batch-search", method="GET", times=None)
+        await job.once()
+        rows = await job.rows()
+        assert {row.disposition for row in rows} == {"scored"}
+        assert all(isinstance(row.score, float) and isinstance(row.price_usd, float) for row in rows)
+
+
+async def test_a_molecule_that_never_shows_has_no_result_after_some_looks(job: Job) -> None:
+    job.fault("molecule_one", "skip_rows", "batch-search-result", times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        for _ in range(8):
+            await job.later(runner, minutes=11)
+    assert await states(job) == ["collected"]
+    ended = sorted((await job.claims()).values(), key=str)
+    assert [state for state, _ in ended] == ["failed", "scored", "scored"]
+    assert str(ended[0][1]).startswith("no_result")
+    assert job.asked("batch-search-result", of="molecule_one") == 5
+    assert await job.conditions() == {}
+
+
+async def test_a_batch_that_the_service_forgets_is_lost_and_never_bought_again(job: Job) -> None:
+    job.sandbox.molecule_one.pace.manual = True
+    job.fault("molecule_one", "status", "search-status", status=503, times=5)
+    async with job.run() as runner:
+        await runner.scan.request()
+        for _ in range(12):
+            await runner.turn()
+            await runner.idle()
+        (batch,) = await job.batches()
+        held = job.sandbox.molecule_one.batches._batches.pop(str(batch.remote_id))
+        await job.later(runner, minutes=1)
+        for _ in range(6):
+            await job.later(runner, minutes=2)
+        assert await states(job) == ["lost"]
+        assert [*await job.conditions()] == ["batch 1: lost"]
+        await job.later(runner, hours=3)
+        assert job.posts() == 1
+        # It is listed again: an outage, not a loss.
+        job.sandbox.molecule_one.batches._batches[held.id] = held
+        job.sandbox.molecule_one.pace.manual = False
+        await job.later(runner, hours=2)
+    assert await states(job) == ["collected"]
+    assert (job.bought, await job.conditions()) == (ALL, {})
+
+
+@pytest.mark.slow
+async def test_one_missing_page_among_failures_loses_nothing(job: Job) -> None:
+    job.fault("molecule_one", "status", "search-status", status=503, times=12)
+    job.fault("molecule_one", "status", "search-status", status=404, body={"message": "not found"}, times=2)
+    async with job.run() as runner:
+        await job.again(runner)
+        for _ in range(3):
+            await job.later(runner, minutes=2)
+    assert await states(job) == ["collected"]
+    assert not await job.ever("lost")
+
+
+async def test_a_batch_that_cannot_be_read_is_told_and_the_others_go_on(job: Job) -> None:
+    job.set("molecule_one", batch_size=2)
+    rule = job.fault("molecule_one", "status", "search-status", status=400, body={"message": "no"}, times=3)
+    rule.match = {"path": "search-status"}
+    async with job.run() as runner:
+        job.sandbox.molecule_one.pace.manual = True
+        await runner.scan.request()
+        for _ in range(12):
+            await runner.turn()
+            await runner.idle()
+        first, _ = await job.batches()
+        rule.match = {"path": f"search-status/{first.remote_id}"}
+        job.sandbox.molecule_one.pace.manual = False
+        job.clock.advance(5)
+        await runner.turn()
+        await runner.idle()
+        assert [*await job.conditions()] == ["batch 1: unreadable"]
+        await job.later(runner, minutes=1)
+    assert await states(job) == ["collected", "collected"]
+    assert await job.conditions() == {}
+    assert len(await job.ever("unreadable")) == 1
+
+
+async def test_deleted_at_the_service_only_after_its_results_are_stored(job: Job) -> None:
+    await job.once()
+    assert job.asked("batch-search", "DELETE", of="molecule_one") == 0
+    job.set("molecule_one", delete_after_collect=True)
+    job.fault("molecule_one", "status", method="DELETE", status=503)
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    first, second = await job.batches()
+    assert (first.deleted_at, second.state) == (None, "collected")
+    assert second.deleted_at is not None
+    assert second.collected_at is not None
+    assert second.deleted_at >= second.collected_at
+    assert [one.id for one in job.sandbox.molecule_one.batches.all()] == [first.remote_id]
+    assert len([row for row in await job.rows() if row.disposition == "scored"]) == 6
+
+
+@pytest.mark.slow
+async def test_a_service_that_does_not_delete_is_not_asked_for_ever(job: Job) -> None:
+    job.set("molecule_one", delete_after_collect=True)
+    job.fault("molecule_one", "status", method="DELETE", status=400, times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, hours=3)
+    assert job.asked("batch-search", "DELETE", of="molecule_one") == 1
+    assert await states(job) == ["collected"]
+
+
+async def test_a_listing_that_lags_is_looked_at_again(job: Job) -> None:
+    job.sandbox.molecule_one.listing.lag = 3
+    lose_answer(job)
+    await job.once()
+    assert await states(job) == ["collected"]
+    assert job.posts() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [{"names": False}, {"repeat": True}, {"form": "data"}])
+async def test_listings_of_other_forms(job: Job, how: dict[str, Any]) -> None:
+    for name, value in how.items():
+        setattr(job.sandbox.molecule_one.listing, name, value)
+    another(job, "CCO", name="somebody's", version="v2")
+    lose_answer(job)
+    await job.once()
+    assert "collected" in await states(job)
+    assert job.posts() == 1
+    assert await job.conditions() == {}
+
+
+@pytest.mark.slow
+async def test_a_listing_that_is_cut_proves_no_absence(job: Job) -> None:
+    job.set("molecule_one", on_unconfirmed="resubmit")
+    job.sandbox.molecule_one.listing.form = "data"
+    job.sandbox.molecule_one.listing.limit = 0
+    lose_answer(job)
+    async with job.run() as runner:
+        await job.again(runner)
+        for _ in range(6):
+            await job.later(runner, hours=1)
+        assert (await states(job), job.posts()) == (["unconfirmed"], 1)
+        job.sandbox.molecule_one.listing.limit = None
+        await job.later(runner, hours=2)
+    assert await states(job) == ["collected"]
+    assert (job.bought, await job.conditions()) == (ALL, {})
+
+
+@pytest.mark.parametrize("form", ["missing", "forbidden"])
+async def test_without_a_listing_there_is_nothing_to_ask(job: Job, form: Any) -> None:
+    job.sandbox.molecule_one.listing.form = form
+    job.fault("molecule_one", "status", CREATE, method="POST", status=504)
+    async with job.run() as runner:
+        await job.again(runner)
+        for _ in range(3):
+            await job.later(runner, hours=1)
+    assert (await states(job), job.posts()) == (["unconfirmed"], 1)
+    job.set("molecule_one", on_unconfirmed="resubmit")
+    async with job.run() as runner:
+        await job.later(runner, hours=2)
+    assert job.bought == ALL
+
+
+async def test_a_first_listing_that_fails_is_waited_for(job: Job) -> None:
+    job.fault("molecule_one", "status", CREATE, method="GET", status=503, times=12)
+    await job.once()
+    assert job.bought == ALL
+    assert await job.conditions() == {}
+    assert len(await job.ever("unreachable")) == 1
+
+
+async def test_a_batch_of_another_that_disappears_does_not_stand_in_the_way(job: Job) -> None:
+    job.sandbox.molecule_one.listing.names = False
+    other = another(job, "CCCCCCC", version="v2")
+    job.fault("molecule_one", "status", f"batch-search/{other}", status=404, body={"message": "gone"}, times=None)
+    await job.once()
+    assert job.bought == ALL | {"CCCCCCC": 1}
+
+
+async def test_released_and_turned_up_after_all(job: Job) -> None:
+    job.set("molecule_one", on_unconfirmed="resubmit")
+    job.sandbox.molecule_one.listing.lag = 10**6
+    lose_answer(job)
+    async with job.run() as runner:
+        await job.again(runner)
+        for _ in range(3):
+            await job.later(runner, minutes=20)
+        assert await states(job) == ["released", "collected"]
+        job.sandbox.molecule_one.pace.manual = True
+        job.sandbox.molecule_one.listing.lag = 0
+        first = job.sandbox.molecule_one.batches.all()[0]
+        first.done = 0
+        job.clock.advance(timedelta(hours=2))
+        await runner.turn()
+        await runner.idle()
+        assert await states(job) == ["submitted", "collected"]
+        assert [*await job.conditions()] == ["batch 1: turned_up"], "it is said"
+        job.sandbox.molecule_one.pace.manual = False
+        await job.later(runner, minutes=11)
+    assert await states(job) == ["collected", "collected"]
+    assert len(await job.scores()) == 6, "its results are stored"
+    assert await job.conditions() == {}
+
+
+def restore(file: Path, backup: bytes) -> None:
+    for left in file.parent.glob("watcher.db*"):
+        left.unlink()
+    file.write_bytes(backup)
+
+
+async def test_forgotten_batches_are_read_back_before_anything_is_sent(job: Job) -> None:
+    job.set("fragalysis", targets=["A71*"])
+    await job.once()
+    backup = await asyncio.to_thread(Path(job.file).read_bytes)
+    job.set("fragalysis", targets=["*"])
+    await job.once()
+    assert job.bought == ALL
+    await asyncio.to_thread(restore, Path(job.file), backup)
+    job.sandbox.molecule_one.pace.manual = True
+    for batch in job.sandbox.molecule_one.batches.all():
+        batch.done = 0
+    async with job.run() as runner:
+        await runner.scan.request()
+        for _ in range(15):
+            job.clock.advance(1)
+            await runner.turn()
+            await runner.idle()
+        assert job.posts() == 2, "nothing is sent until it is known what the forgotten batch holds"
+        assert "batch 2: read_back" in await job.conditions()
+        job.sandbox.molecule_one.pace.manual = False
+        await job.later(runner, minutes=10)
+    assert (job.bought, job.posts()) == (ALL, 2)
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+    assert await job.conditions() == {}
+
+
+async def test_v1_takes_its_own_batch_and_no_other(v1: Job) -> None:
+    """Nameless batches: one was there before, one is somebody else's, one holds some of the same molecules."""
+    old = another(v1, "CCO", "CCN", "c1ccccc1")
+    lose_answer(v1)
+    async with v1.run() as runner:
+        await runner.turn()
+        await runner.idle()
+        others = [another(v1, "CCO", "CCCCC"), another(v1, "CCCCCC", "CCCCCCC", "CCCCCCCC")]
+        await v1.again(runner)
+    (batch,) = await v1.batches()
+    assert batch.state == "collected"
+    assert batch.remote_id == v1.sandbox.molecule_one.ledger.batches[-1].batch_id
+    assert {one.remote_id for one in await v1.all(ForeignBatch)} == {old, *others}
+    assert await v1.conditions() == {}
+
+
+async def test_v1_is_undecided_while_no_results_show(v1: Job) -> None:
+    v1.set("molecule_one", on_unconfirmed="resubmit")
+    v1.sandbox.molecule_one.pace.manual = True
+    lose_answer(v1)
+    async with v1.run() as runner:
+        await v1.again(runner)
+        for _ in range(4):
+            await v1.later(runner, hours=1)
+        assert (await states(v1), v1.posts()) == (["unconfirmed"], 1), "it may be ours: nothing is sent again"
+        v1.sandbox.molecule_one.pace.manual = False
+        await v1.later(runner, hours=2)
+    assert await states(v1) == ["collected"]
+    assert v1.bought == ALL
+
+
+async def test_v1_does_not_take_what_is_being_sent_for_somebody_elses(v1: Job) -> None:
+    """Two answers are lost, the second one while the first is looked for: neither is ever bought again."""
+    v1.set("molecule_one", batch_size=2)
+    lose_answer(v1, times=2)
+    v1.sandbox.molecule_one.listing.lag = 2
+    async with v1.run() as runner:
+        await v1.again(runner)
+        await v1.later(runner, minutes=5)
+    assert await states(v1) == ["collected", "collected"]
+    assert (v1.bought, v1.posts()) == (ALL, 2)
+    assert await v1.all(ForeignBatch) == []
+
+
+async def test_v1_finds_a_doubtful_batch_although_an_earlier_profile_bought_the_same(v1: Job) -> None:
+    from watcher.pipeline.profile import profile_in_force
+    from watcher.store.profiles import approve_profile
+
+    await v1.once()
+    v1.set("molecule_one", exploratory_search=True)
+    lose_answer(v1)
+    async with v1.run() as runner:
+        assert v1.program is not None
+        context = v1.program.context
+        async with context.store.write() as session:
+            profile = await profile_in_force(session, context)
+            await approve_profile(session, profile, context.policy, who="somebody", now=v1.clock.now())
+        await v1.again(runner)
+    assert await states(v1) == ["collected", "collected"]
+    assert v1.bought == dict.fromkeys(ALL, 2)
+    assert await v1.conditions() == {}
+
+
+@pytest.mark.slow
+async def test_v1_released_and_turned_up_after_all(v1: Job) -> None:
+    v1.set("molecule_one", on_unconfirmed="resubmit")
+    v1.sandbox.molecule_one.listing.lag = 10**6
+    lose_answer(v1)
+    async with v1.run() as runner:
+        await v1.again(runner)
+        for _ in range(3):
+            await v1.later(runner, minutes=20)
+        assert await states(v1) == ["released", "collected"]
+        v1.sandbox.molecule_one.listing.lag = 0
+        await v1.later(runner, hours=2)
+    assert await states(v1) == ["collected", "collected"]
+    first, second = await v1.batches()
+    assert [first.remote_id, second.remote_id] == [one.batch_id for one in v1.sandbox.molecule_one.ledger.batches]
+    assert len(await v1.ever("turned_up")) == 1
+
+
+async def test_two_targets_share_their_compounds(job: Job) -> None:
+    await job.once()
+    shared = [row for row in await job.rows() if row.smiles == "CCN"]
+    assert {row.target for row in shared} == {A[0], B[0]}
+    assert len({row.score for row in shared}) == 1

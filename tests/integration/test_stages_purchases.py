@@ -1,0 +1,404 @@
+"""Purchases: refused, put off, answered in every way, and never made twice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.pipeline import A, Job, until, world
+from watcher.molecule_one import MoleculeOne
+from watcher.settings import Settings
+from watcher.store import forgotten
+from watcher.store.engine import CommitUnknown, RecordUnavailable, Store
+
+ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+CREATE = r"batch-search$"
+
+
+@pytest.fixture
+async def job(tmp_path: Path) -> AsyncIterator[Job]:
+    async with world(tmp_path) as job:
+        job.set("download", enabled=False)
+        yield job
+
+
+async def states(job: Job) -> list[str]:
+    return [one.state for one in await job.batches()]
+
+
+async def test_one_refused_molecule_stands_alone_in_the_end(job: Job) -> None:
+    job.set("molecule_one", invalid_target_strategy="reject")
+    job.sandbox.molecule_one.vendor.invalid.add("CCN")
+    await job.once()
+    claims = await job.claims()
+    words = "Invalid target: 'CCN': index: 0; target: CCN; message: Invalid SMILES: 'CCN'"
+    assert claims["CCN"] == ("failed", f"refused: {words}")
+    posts = job.posts()
+    await job.once()
+    assert job.posts() == posts, "what failed is never bought by itself"
+
+
+@pytest.mark.parametrize("size", [250, 1], ids=["both halves", "three single ones"])
+async def test_when_no_molecule_is_to_blame_a_person_is_asked(job: Job, size: int) -> None:
+    job.set("molecule_one", batch_size=size)
+    job.fault("molecule_one", "status", CREATE, method="POST", times=None, status=400, body={"message": "no preset"})
+    async with job.run() as runner:
+        await job.again(runner)
+        posts = job.posts()
+        assert posts == 3
+        await job.later(runner, hours=2)
+        assert job.posts() == posts
+        assert [*await job.conditions()] == ["molecule_one: submissions_refused"]
+    job.sandbox.clear_faults()
+    await job.once()
+    assert job.bought == {}, "a restart is no person"
+    await approve(job)
+    await job.once()
+    lost = [smiles for smiles, (state, _) in (await job.claims()).items() if state == "failed"]
+    assert job.bought == {one: 1 for one in ALL if one not in lost}
+    assert len(lost) == (2 if size == 1 else 0), "those that stood alone, before it was seen that none is to blame"
+    assert await job.conditions() == {}
+
+
+async def approve(job: Job) -> None:
+    """What `watcher approve --profile` writes."""
+    from watcher.pipeline.profile import profile_in_force
+    from watcher.store.profiles import approve_profile
+
+    async with job.run() as _:
+        assert job.program is not None
+        context = job.program.context
+        job.clock.advance(1)
+        async with context.store.write() as session:
+            profile = await profile_in_force(session, context)
+            await approve_profile(session, profile, context.policy, who="somebody", now=job.clock.now())
+
+
+async def test_later_means_later(job: Job) -> None:
+    rule = job.fault("molecule_one", "status", CREATE, method="POST", status=429, headers={"Retry-After": "300"})
+    async with job.run() as runner:
+        await job.again(runner)
+        assert (rule.hits, job.posts(), job.bought) == (1, 1, {})
+        assert await states(job) == ["closed"]
+        assert [*await job.conditions()] == ["molecule_one: unreachable"]
+        await job.later(runner, seconds=200)
+        assert job.posts() == 1
+        await job.later(runner, seconds=101)
+        assert job.bought == ALL
+    assert await job.conditions() == {}
+    assert len(await job.ever("unreachable")) == 1
+
+
+@pytest.mark.slow
+async def test_without_a_time_it_is_tried_again_with_growing_waits(job: Job) -> None:
+    job.fault("molecule_one", "status", CREATE, method="POST", status=429, times=5)
+    async with job.run() as runner:
+        started = job.clock.now()
+        await job.again(runner)
+        assert job.bought == ALL
+        assert job.clock.now() - started >= timedelta(seconds=1 + 2 + 4 + 8 + 16)
+    assert job.posts() == 6
+    assert await job.conditions() == {}
+    assert len(await job.ever("unreachable")) == 1
+
+
+@pytest.mark.parametrize("status", [401, 402, 404])
+async def test_a_service_that_refuses_us_is_left_alone(job: Job, status: int) -> None:
+    job.fault("molecule_one", "status", CREATE, method="POST", status=status, times=2)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert (job.posts(), job.bought) == (1, {})
+        assert [*await job.conditions()] == ["molecule_one: credentials"]
+        await job.later(runner, minutes=4)
+        assert job.posts() == 1
+        await job.later(runner, minutes=3)
+        assert job.posts() == 2
+        await job.later(runner, minutes=13)
+        assert job.bought == ALL
+    assert await job.conditions() == {}
+    assert len(await job.ever("credentials")) == 1
+
+
+@pytest.mark.slow
+async def test_no_token_buys_nothing_and_says_so_once(job: Job) -> None:
+    job.set("molecule_one", token="")
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, hours=3)
+    await job.once()
+    assert job.sandbox.molecule_one.requests == []
+    assert [*await job.conditions()] == ["molecule_one: credentials"]
+    assert len(await job.ever("credentials")) == 1
+    job.set("molecule_one", token=job.sandbox.molecule_one.token)
+    await job.once()
+    assert job.bought == ALL
+    assert await job.conditions() == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "action"),
+    [("v1", "close_after"), ("v2", "close_after"), ("v2", "status_after"), ("v2", "invalid_json"), ("v2", "truncate")],
+)
+async def test_a_lost_answer_is_found_again(tmp_path: Path, action: str, version: Any) -> None:
+    async with world(tmp_path, version=version) as job:
+        job.set("download", enabled=False)
+        job.fault("molecule_one", action, CREATE, method="POST", status=502)
+        await job.once()
+        assert job.bought == ALL
+        assert await states(job) == ["collected"]
+        assert {row.disposition for row in await job.rows()} == {"scored"}
+        assert await job.conditions() == {}
+        assert len(await job.ever("unconfirmed")) == 1, "it calls a person from its first second"
+
+
+async def test_a_purchase_that_was_never_taken_is_held_for_a_person(job: Job) -> None:
+    job.fault("molecule_one", "status", CREATE, method="POST", status=500)
+    async with job.run() as runner:
+        await job.again(runner)
+        for _ in range(8):
+            await job.later(runner, minutes=10)
+        (batch,) = await job.batches()
+        assert (batch.state, job.bought, job.posts()) == ("unconfirmed", {}, 1)
+        (condition,) = await job.ever("unconfirmed")
+        assert condition.until is None
+        assert f"watcher batches release {batch.id}" in condition.action
+        assert f"watcher batches adopt {batch.id} REMOTE_ID" in condition.action
+    for _ in range(2):
+        await job.once()
+    assert job.posts() == 1
+
+
+async def test_or_sent_again_when_the_settings_say_so(job: Job) -> None:
+    job.set("molecule_one", on_unconfirmed="resubmit")
+    job.fault("molecule_one", "status", CREATE, method="POST", status=500)
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, minutes=25)
+        assert (await states(job), job.posts()) == (["unconfirmed"], 1)
+        await job.later(runner, minutes=6)
+    assert await states(job) == ["released", "collected"]
+    assert job.bought == ALL
+    assert await job.conditions() == {}
+
+
+async def test_a_crash_between_intent_and_sending(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(self: MoleculeOne, body: bytes) -> Any:
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MoleculeOne, "create", never)
+        await crash_while(job, lambda: submitting(job))
+    assert (await states(job), job.posts()) == (["submitting"], 0)
+    await job.once()
+    assert (await states(job), job.posts()) == (["unconfirmed"], 0), "nobody can know that it was not sent"
+    assert "unconfirmed" in "".join(await job.conditions())
+
+
+async def submitting(job: Job) -> bool:
+    return bool(await job.batches())
+
+
+@asynccontextmanager
+async def settling(job: Job, *, crash: bool = True) -> AsyncIterator[Any]:
+    async with job.run(crash=crash) as runner:
+        await runner.scan.request()
+        task = asyncio.create_task(runner.settle())
+        try:
+            yield runner
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def crash_while(job: Job, reached: Any) -> None:
+    """Run until something is so, then kill."""
+    async with settling(job):
+        await until(reached)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_crash_between_sending_and_recording(tmp_path: Path, version: Any) -> None:
+    async with world(tmp_path, version=version) as job:
+        job.set("download", enabled=False)
+        job.fault("molecule_one", "hold_after", CREATE, method="POST")
+
+        async def bought() -> bool:
+            return bool(job.bought)
+
+        await crash_while(job, bought)
+        assert await states(job) == ["submitting"]
+        job.sandbox.clear_faults()
+        await job.once()
+        assert await states(job) == ["collected"]
+        assert (job.bought, job.posts()) == (ALL, 1)
+        assert await job.conditions() == {}
+
+
+async def test_an_answer_is_recorded_however_long_the_record_takes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, broken = Store.write, 0
+
+    @asynccontextmanager
+    async def write(self: Store) -> AsyncIterator[Any]:
+        nonlocal broken
+        task = asyncio.current_task()
+        if job.bought and broken < 7 and task is not None and task.get_name().startswith("submit"):
+            broken += 1
+            raise RecordUnavailable("the disk is gone")
+        async with original(self) as session:
+            yield session
+
+    monkeypatch.setattr(Store, "write", write)
+    await job.once()
+    assert broken == 7
+    assert await states(job) == ["collected"]
+    assert (job.bought, job.posts()) == (ALL, 1)
+    assert not await job.ever("unconfirmed")
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_an_intent_in_doubt_is_never_sent(job: Job, monkeypatch: pytest.MonkeyPatch, committed: bool) -> None:
+    original, doubts = Store.write, 0
+
+    @asynccontextmanager
+    async def write(self: Store) -> AsyncIterator[Any]:
+        nonlocal doubts
+        task = asyncio.current_task()
+        if doubts or task is None or not task.get_name().startswith("submit"):
+            async with original(self) as session:
+                yield session
+            return
+        doubts += 1
+        try:
+            async with original(self) as session:
+                yield session
+                if not committed:
+                    raise KeyError  # noqa: TRY301
+        except KeyError:
+            pass
+        raise CommitUnknown("no answer to the commit")
+
+    monkeypatch.setattr(Store, "write", write)
+    await job.once()
+    assert doubts == 1
+    assert await states(job) == (["closed", "collected"] if committed else ["collected"])
+    assert (job.bought, job.posts()) == (ALL, 1)
+    assert not await job.ever("unconfirmed")
+
+
+async def test_what_is_paid_while_the_program_ends_is_waited_for(job: Job) -> None:
+    rule = job.fault("molecule_one", "hold_after", CREATE, method="POST")
+    async with settling(job, crash=False) as runner:
+        await until(lambda: rule.hits and job.bought)
+        stopping = asyncio.create_task(runner.stop(timedelta(seconds=10)))
+        await asyncio.sleep(0)
+        job.sandbox.clear_faults()
+        await stopping
+    assert await states(job) == ["submitted"]
+    await job.once()
+    assert (job.bought, job.posts()) == (ALL, 1)
+
+
+async def test_what_is_not_sent_when_the_program_ends_stays_at_home(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    from watcher.store import purchases
+
+    reserve, runners = purchases.reserve, []
+
+    async def slowly(*arguments: Any, **more: Any) -> Any:
+        batch = await reserve(*arguments, **more)
+        runners.append(asyncio.create_task(runner.stop(timedelta(seconds=5))))
+        await asyncio.sleep(0)
+        return batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(purchases, "reserve", slowly)
+        async with job.run() as runner:
+            await job.again(runner)
+            await asyncio.gather(*runners)
+    assert (await states(job), job.posts()) == (["closed"], 0)
+    assert await job.conditions() == {}
+    await job.once()
+    assert job.bought == ALL
+
+
+async def test_batches_are_filled_and_no_larger_than_allowed(job: Job) -> None:
+    job.set("molecule_one", batch_size=2)
+    await job.once()
+    assert [one.size for one in await job.batches()] == [2, 1]
+    assert job.bought == ALL
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_limits_baseline_and_privacy_hold_back(tmp_path: Path, version: Any) -> None:
+    async with world(tmp_path, version=version) as job:
+        job.set("download", enabled=False)
+        job.set("fragalysis", first_seen="baseline", token=job.sandbox.fragalysis.session_token)
+        job.sandbox.fragalysis.add_target("Secret", "lb99999-1", False)
+        await job.once()
+        assert job.bought == {}
+        assert {reason for _, reason in (await job.claims()).values()} == {
+            "it was there when the target was first seen"
+        }
+        job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+        job.sandbox.fragalysis.add_upload("Secret", "lb99999-1", [("S1a", "CCBr", "Z1")])
+        await job.once()
+        assert job.bought == {"CCC": 1}
+        assert (await job.claims())["CCBr"] == ("withheld", "seen in private targets only")
+        job.set("limits", submit_private=True)
+        await job.once()
+        assert job.bought == {"CCC": 1, "CCBr": 1}
+        assert await job.conditions() == {}
+
+
+async def test_the_limit_of_a_day(job: Job) -> None:
+    job.set("limits", compounds_per_day=2)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert len(job.bought) == 2
+        await job.later(runner, hours=23)
+        assert len(job.bought) == 2
+        await job.later(runner, hours=2)
+    assert job.bought == ALL
+    assert await job.conditions() == {}
+
+
+async def test_the_limit_of_a_scan_waits_for_a_person(job: Job) -> None:
+    from watcher.pipeline.profile import profile_in_force
+    from watcher.store import claims
+
+    job.set("limits", new_compounds_per_scan=1)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert len(job.bought) == 1
+        assert [*await job.conditions()] == ["molecule_one: scan_limit"]
+        assert job.program is not None
+        context = job.program.context
+        async with context.store.write() as session:
+            profile = await profile_in_force(session, context)
+            now = job.clock.now()
+            await claims.approve(session, [1, 2], who="me", now=now, profile=profile, policy=context.policy)
+        await job.later(runner, seconds=1)
+        assert job.bought == ALL
+    assert await job.conditions() == {}
+
+
+async def test_another_profile_waits_for_a_person(job: Job) -> None:
+    await job.once()
+    job.set("molecule_one", detail_level="best_path")
+    await job.once()
+    assert job.posts() == 1
+    assert [*await job.conditions()] == ["molecule_one: profile_waits"]
+    assert {row.disposition for row in await job.rows()} == {"scored"}, "the earlier result shows meanwhile"
+    await approve(job)
+    await job.once()
+    assert job.bought == dict.fromkeys(ALL, 2)
+    assert await job.conditions() == {}
+    assert all(score.route for score in (await job.scores())[3:])
+
+
+def test_names_that_the_tests_above_rely_on() -> None:
+    assert forgotten.READ_BACK
+    assert Settings().molecule_one.on_unconfirmed == "hold"

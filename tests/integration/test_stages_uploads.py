@@ -1,0 +1,275 @@
+"""Uploads: seen, compared, read, exported, in either age of Fragalysis and with either version of Molecule.one."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.support.pipeline import PRIVATE, ROWS_A, ROWS_B, A, B, Job, Version, world
+
+FOUR = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+
+
+@pytest.fixture
+async def job(tmp_path: Path) -> AsyncIterator[Job]:
+    async with world(tmp_path) as job:
+        yield job
+
+
+@pytest.mark.parametrize("age", ["2024", "2026"])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_the_whole_job(tmp_path: Path, age: Literal["2024", "2026"], version: Version) -> None:
+    async with world(tmp_path, age=age, version=version) as job:
+        await job.once()
+        rows = await job.rows()
+        assert [(row.target, row.code, row.smiles_input) for row in rows] == [
+            *((A[0], code, smiles) for code, smiles, _ in ROWS_A),
+            *((B[0], code, smiles) for code, smiles, _ in ROWS_B),
+        ]
+        assert {row.disposition for row in rows} == {"scored"}
+        assert all(row.score and row.batch_id and row.profile and row.scored_at for row in rows)
+        assert job.bought == FOUR
+        assert await job.conditions() == {}
+        assert {(one.archive_state, one.scoring_state) for one in await job.uploads()} == {("stored", "scored")}
+        for name, tas in (A, B):
+            current = job.downloads / tas / name / "current"
+            assert current.readlink() == Path("1")
+            assert (current / "files" / "metadata.csv").is_file()
+        # An archive of each, and one batch for both although they were read one by one.
+        assert job.posts() == 1
+
+        before = (job.asked("download_structures"), job.asked("download_structures", "POST"))
+        await job.once()
+        assert job.bought == FOUR
+        assert (job.asked("download_structures"), job.asked("download_structures", "POST")) == before
+        assert await job.rows() == rows
+        assert job.asked("/api/site_observations/") == 2
+
+
+async def test_a_new_upload_buys_only_what_is_new(job: Job) -> None:
+    await job.once()
+    job.sandbox.fragalysis.add_upload(*A, [*ROWS_A, ("A0400a", "CCC", "Z9"), ("A0401a", "OCC", "Z1")])
+    await job.once()
+    assert job.bought == FOUR | {"CCC": 1}
+    assert [(row.code, row.upload_index) for row in await job.rows() if row.target == A[0]] == [
+        *((code, 2) for code, _, _ in ROWS_A),
+        ("A0400a", 2),
+        ("A0401a", 2),
+    ]
+    assert (job.downloads / A[1] / A[0] / "current").readlink() == Path("2")
+    old, *_ = await job.uploads()
+    assert (old.upload_index, old.archive_state, old.scoring_state) == (1, "stored", "scored")
+
+
+async def test_an_index_that_goes_down_moves_back_and_repeats_nothing(job: Job) -> None:
+    await job.once()
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    posted, built = job.posts(), job.asked("download_structures", "POST")
+    job.sandbox.fragalysis.withdraw(*A)
+    await job.once()
+    rows = [row for row in await job.rows() if row.target == A[0]]
+    assert {row.upload_index for row in rows} == {1}
+    assert (job.downloads / A[1] / A[0] / "current").readlink() == Path("1")
+    assert (job.posts(), job.asked("download_structures", "POST")) == (posted, built)
+    # The index is used again under another time: another upload, in a folder of its own.
+    job.sandbox.fragalysis.publish(*A)
+    await job.once()
+    assert job.bought == FOUR | {"CCC": 1}
+    current = (job.downloads / A[1] / A[0] / "current").readlink()
+    assert current.name.startswith("2-")
+    assert (job.downloads / A[1] / A[0] / "2").is_dir(), "what was there stays"
+
+
+async def test_a_timestamp_alone_is_a_change(job: Job) -> None:
+    await job.once()
+    job.sandbox.fragalysis.touch(*B)
+    await job.once()
+    first, second = [one for one in await job.uploads() if one.target_id == 2]
+    assert (first.upload_index, second.upload_index) == (1, 1)
+    assert second.scoring_state == "scored"
+    assert job.bought == FOUR
+
+
+async def test_an_upload_that_failed_is_no_change(tmp_path: Path) -> None:
+    async with world(tmp_path, age="2024") as job:
+        await job.once()
+        job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")], status="FAILURE")
+        await job.once()
+        assert len(await job.uploads()) == 2
+        job.sandbox.fragalysis.add_upload(*A, [("A0401a", "CCCC", "Z9")], status="LOADING")
+        await job.once()
+        assert [one.upload_index for one in await job.uploads()] == [1, 1, 3]
+        assert job.bought == FOUR | {"CCCC": 1}
+
+
+@pytest.mark.slow
+async def test_targets_that_are_renamed_or_moved_stay_themselves(job: Job) -> None:
+    job.sandbox.fragalysis.break_builds(*B)
+    await job.once()
+    assert "Mpro@lb18145-1 upload 1: archive_unavailable" in await job.conditions()
+    job.sandbox.fragalysis.rename(*A, "Enterovirus")
+    job.sandbox.fragalysis.move(*B, "lb18145-2")
+    await job.once()
+    assert [(one.name, one.target_access_string) for one in await job.targets()] == [
+        ("Enterovirus", A[1]),
+        (B[0], "lb18145-2"),
+    ]
+    assert [*await job.conditions()] == ["Mpro@lb18145-2 upload 1: archive_unavailable"], "follows the target"
+    assert len(await job.uploads()) == 2
+    assert job.bought == FOUR
+    job.sandbox.fragalysis.break_builds(B[0], "lb18145-2", False)
+    async with job.run() as runner:
+        await job.later(runner, hours=8)
+    assert await job.conditions() == {}
+
+
+@pytest.mark.slow
+async def test_two_targets_of_one_name_share_nothing(job: Job) -> None:
+    job.sandbox.fragalysis.add_target(A[0], "lb00001-1")
+    job.sandbox.fragalysis.add_upload(A[0], "lb00001-1", [("X1a", "CCS", "Z1")])
+    await job.once()
+    assert {(row.target_access_string, row.code) for row in await job.rows() if row.target == A[0]} == {
+        *((A[1], code) for code, _, _ in ROWS_A),
+        ("lb00001-1", "X1a"),
+    }
+    assert (job.downloads / "lb00001-1" / A[0] / "current" / "files").is_dir()
+    assert (job.downloads / A[1] / A[0] / "current" / "files").is_dir()
+
+
+async def test_targets_without_uploads_or_observations(job: Job) -> None:
+    job.sandbox.fragalysis.add_target("Empty", "lb00001-1")
+    job.sandbox.fragalysis.add_target("Bare", "lb00001-1")
+    job.sandbox.fragalysis.add_upload("Bare", "lb00001-1", [])
+    await job.once()
+    bare = (await job.uploads())[2]
+    assert (bare.archive_state, bare.scoring_state) == ("skipped", "scored")
+    assert await job.conditions() == {}
+    assert job.bought == FOUR
+    # Its rows come late: the second reading finds them, and then there is something to pack.
+    job.sandbox.fragalysis.world.find("Bare", "lb00001-1").published = 0
+    job.sandbox.fragalysis.world.find("Bare", "lb00001-1").uploads.clear()
+    job.sandbox.fragalysis.add_upload("Bare", "lb00001-1", [("B1a", "CCCCC", "Z1")])
+    job.sandbox.fragalysis.world.find("Bare", "lb00001-1").uploads[0].committed = bare.committed_at
+    async with job.run() as runner:
+        await job.later(runner, minutes=11)
+    bare = (await job.uploads())[2]
+    assert (bare.archive_state, bare.scoring_state) == ("stored", "scored")
+    assert job.bought == FOUR | {"CCCCC": 1}
+
+
+async def test_late_rows_are_picked_up_once_more(job: Job) -> None:
+    await job.once()
+    first = (await job.uploads())[0]
+    fragalysis = job.sandbox.fragalysis
+    fragalysis.add_upload(*A, [("A0500a", "CCCl", "Z7")])
+    target = fragalysis.world.find(*A)
+    target.uploads.pop()
+    target.published = 1
+    assert target.uploads[0].committed == first.committed_at
+    async with job.run() as runner:
+        await job.again(runner)
+        assert job.bought == FOUR
+        built = job.asked("download_structures", "POST")
+        await job.later(runner, minutes=11)
+        assert job.bought == FOUR | {"CCCl": 1}
+        assert job.asked("download_structures", "POST") > built, "the archive lacked them"
+        asked = job.asked("/api/site_observations/")
+        await job.later(runner, minutes=60)
+        assert job.asked("/api/site_observations/") == asked
+    smiles = (job.downloads / A[1] / A[0] / "1" / "files" / "smiles.smi").read_text()
+    assert "CCCl" in smiles
+
+
+async def test_vanished_targets_keep_everything(job: Job) -> None:
+    job.set("fragalysis", token=job.sandbox.fragalysis.session_token)
+    job.set("limits", submit_private=True)
+    job.sandbox.fragalysis.add_target(*PRIVATE, public=False)
+    job.sandbox.fragalysis.add_upload(*PRIVATE, [("S1a", "CCBr", "Z1")])
+    await job.once()
+    rows = await job.rows()
+    job.sandbox.fragalysis.vanish(*A)
+    job.set("fragalysis", token="")
+    await job.once()
+    assert await job.rows() == rows
+    conditions = {f"{one.subject}: {one.kind}": one.action for one in await job.ever("vanished")}
+    assert conditions.keys() == {f"target {A[0]}@{A[1]}: vanished", f"target {PRIVATE[0]}@{PRIVATE[1]}: vanished"}
+    assert "sign in" in conditions[f"target {PRIVATE[0]}@{PRIVATE[1]}: vanished"]
+    job.sandbox.fragalysis.reappear(*A)
+    job.set("fragalysis", token=job.sandbox.fragalysis.session_token)
+    await job.once()
+    assert await job.conditions() == {}
+    assert job.bought == FOUR | {"CCBr": 1}
+
+
+@pytest.mark.slow
+async def test_a_target_that_is_left_out_of_the_settings_needs_nobody(job: Job) -> None:
+    job.sandbox.fragalysis.break_builds(*A)
+    await job.once()
+    job.sandbox.fragalysis.vanish(*A)
+    await job.once()
+    assert len(await job.conditions()) == 2
+    job.set("fragalysis", exclude=["A71*"])
+    await job.once()
+    assert await job.conditions() == {}
+    assert [one.followed for one in await job.targets()] == [False, True]
+
+
+async def test_a_target_that_vanishes_before_it_is_read_is_read_when_it_is_back(job: Job) -> None:
+    async with job.run() as runner:
+        job.fault("fragalysis", "status", "site_observations", status=503, times=None)
+        await job.again(runner)
+        job.sandbox.clear_faults()
+        job.sandbox.fragalysis.vanish(*A)
+        await job.later(runner, minutes=10)
+        assert "CCO" not in job.bought
+        assert (await job.uploads())[0].scoring_state == "detected", "an empty answer says nothing of it"
+        job.sandbox.fragalysis.reappear(*A)
+        await job.again(runner)
+        await job.later(runner, minutes=20)
+        assert job.bought == FOUR
+        assert await job.conditions() == {}
+
+
+async def test_a_session_that_ended_pauses_fragalysis_until_it_is_renewed(job: Job) -> None:
+    job.set("fragalysis", token=job.sandbox.fragalysis.session_token)
+    job.sandbox.fragalysis.add_target(*PRIVATE, public=False)
+    await job.once()
+    job.sandbox.fragalysis.session_valid = False
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    async with job.run() as runner:
+        await job.again(runner)
+        assert [*await job.conditions()] == ["fragalysis: credentials"]
+        seen = len(job.sandbox.fragalysis.requests)
+        await job.later(runner, minutes=1)
+        await job.again(runner)
+        assert len(job.sandbox.fragalysis.requests) == seen, "it is left alone"
+        assert all(one.listed for one in await job.targets())
+        assert "CCC" not in job.bought
+    # Renewed: the pause does not stand in the way.
+    job.sandbox.fragalysis.session_valid = True
+    await job.once()
+    assert await job.conditions() == {}
+    assert job.bought == FOUR | {"CCC": 1}
+    assert len(await job.ever("credentials")) == 1
+
+
+@pytest.mark.slow
+async def test_another_stack_does_not_mix_with_the_first(job: Job, tmp_path: Path) -> None:
+    await job.once()
+    async with world(tmp_path / "other", empty=True) as other:
+        other.sandbox.fragalysis.add_target("Else", "lb00001-1")
+        other.sandbox.fragalysis.add_upload("Else", "lb00001-1", [("E1a", "CCCCCC", "Z1")])
+        home = job.settings.fragalysis.stack
+        job.set("fragalysis", stack=other.sandbox.fragalysis.url)
+        async with job.run() as runner:
+            await job.again(runner)
+            await job.later(runner, minutes=20)
+        assert [one.followed for one in await job.targets()] == [False, False, True]
+        assert other.asked("/api/site_observations/?limit=5000&target=1") == 2, "first and second reading of its own"
+        job.set("fragalysis", stack=home)
+        await job.once()
+        assert [one.followed for one in await job.targets()] == [True, True, False]
+        assert job.bought == FOUR | {"CCCCCC": 1}
+        assert await job.conditions() == {}

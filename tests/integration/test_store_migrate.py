@@ -1,0 +1,338 @@
+"""The schema: made, compared with the models, brought up to date, and left alone when it is newer."""
+# ruff: noqa: ASYNC240 - nothing else goes on in these tests
+
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from blockbuster import BlockBuster
+from sqlalchemy import Connection, inspect, select, text
+
+from tests.support.clock import START
+from tests.support.record import World, settings_for_database, settings_for_file
+from watcher.errors import Ours, WatcherError
+from watcher.settings import DatabaseSettings
+from watcher.store import migrate, targets
+from watcher.store.engine import Store
+from watcher.store.migrate import HEAD, NewerRecord, backup, revision, upgrade
+from watcher.store.schema import Base, Instance, Upload
+
+pytest_plugins = ("tests.support.store",)
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _alembic_reads_files(blockbuster: BlockBuster) -> None:
+    """An upgrade is rare, and nothing else goes on meanwhile."""
+    blockbuster.deactivate()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def nothing(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseSettings:
+    """A database with nothing in it."""
+    if request.param == "sqlite":
+        return settings_for_file(tmp_path / "empty.db")
+    name: str = request.getfixturevalue("empty_postgres_database")
+    return settings_for_database(name)
+
+
+@pytest.fixture
+def empty_postgres_database(postgres_server: None) -> Iterator[str]:
+    from tests.support.store import database_like
+
+    with database_like(None) as name:
+        yield name
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest, sqlite_settings: DatabaseSettings) -> DatabaseSettings:
+    """A record whose schema may be changed."""
+    if request.param == "sqlite":
+        return sqlite_settings
+    return settings_for_database(request.getfixturevalue("postgres_database_of_its_own"))
+
+
+def shape(connection: Connection) -> dict[str, Any]:
+    """All that can be seen of a schema, in an order of its own."""
+    seen = inspect(connection)
+    tables = {}
+    for table in sorted(seen.get_table_names()):
+        columns = seen.get_columns(table)
+        indexes = seen.get_indexes(table)
+        tables[table] = {
+            "columns": {c["name"]: (str(c["type"]), c["nullable"], c["default"]) for c in columns},
+            "primary key": seen.get_pk_constraint(table)["constrained_columns"],
+            "foreign keys": sorted(
+                (str(k["name"]), k["constrained_columns"], k["referred_table"]) for k in seen.get_foreign_keys(table)
+            ),
+            "unique": sorted((str(u["name"]), u["column_names"]) for u in seen.get_unique_constraints(table)),
+            "checks": sorted((str(c["name"]), str(c["sqltext"])) for c in seen.get_check_constraints(table)),
+            "indexes": sorted(
+                (str(i["name"]), i["column_names"], bool(i["unique"]), where_of(i.get("dialect_options", {})))
+                for i in indexes
+            ),
+        }
+    return tables
+
+
+def where_of(options: Any) -> str:
+    return " ".join(str(value) for name, value in options.items() if name.endswith("_where")).strip("()")
+
+
+# The revisions and the models
+
+
+async def test_the_migrations_make_what_the_models_say(nothing: DatabaseSettings) -> None:
+    async with Store(nothing) as store, store.write() as session:
+        connection = await session.connection()
+        await connection.run_sync(migrate._upgrade)
+
+        def differences(sync: Connection) -> list[Any]:
+            context = MigrationContext.configure(sync, opts={"compare_type": True, "compare_server_default": True})
+            return list(compare_metadata(context, Base.metadata))
+
+        assert await connection.run_sync(differences) == []
+        migrated = await connection.run_sync(shape)
+        await session.rollback()
+    async with Store(nothing) as store:
+        await upgrade(store, name="n", now=START)
+        async with store.read() as session:
+            made = await (await session.connection()).run_sync(shape)
+    assert migrated == made
+    assert ("uq_batch_item_live", ["claim_id"], True, "live") in made["batch_item"]["indexes"]
+    assert [name for name, _ in made["batch"]["checks"]] == ["ck_batch_state"]
+
+
+def test_this_program_writes_the_newest_revision() -> None:
+    scripts = ScriptDirectory.from_config(migrate._config())
+    assert scripts.get_heads() == [HEAD]
+    assert [script.revision for script in scripts.walk_revisions()][-1] == "0001"
+
+
+async def test_a_new_record_gets_its_name_once(nothing: DatabaseSettings) -> None:
+    async with Store(nothing) as store:
+        assert await revision(store) is None
+        done = await upgrade(store, name="first", now=START)
+        assert (done.before, done.after, done.backup) == (None, HEAD, None)
+        assert await revision(store) == HEAD
+        again = await upgrade(store, name="second", now=START)
+        assert (again.before, again.backup) == (HEAD, None)
+        async with store.read() as session:
+            assert (await targets.instance(session)).name == "first"
+
+
+async def test_two_programs_that_make_the_same_record_agree(
+    nothing: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Store(nothing) as one, Store(nothing) as other:
+        look = migrate.revision
+
+        async def late(store: Store) -> str | None:
+            found = await look(store)
+            monkeypatch.undo()
+            await upgrade(other, name="other", now=START)  # between the look and the making
+            return found
+
+        monkeypatch.setattr(migrate, "revision", late)
+        await upgrade(one, name="one", now=START)
+        async with one.read() as session:
+            assert (await targets.instance(session)).name == "other"
+
+
+async def test_a_newer_record_is_left_as_it_is(database: DatabaseSettings, tmp_path: Path) -> None:
+    async with Store(database) as store, store.write() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    before = (tmp_path / "watcher.db").read_bytes() if store.is_sqlite else b""
+    async with Store(database) as store:
+        with pytest.raises(NewerRecord, match="9999"):
+            await upgrade(store, name="n", now=START)
+        assert await revision(store) == "9999"
+    if store.is_sqlite:
+        assert (tmp_path / "watcher.db").read_bytes() == before
+        assert sorted(one.name for one in tmp_path.iterdir() if one.suffix != ".lock") == ["watcher.db"]
+
+
+# An older record. There is one revision so far, so the next one is made up here.
+
+NEXT = '''
+"""Made up."""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table("addition", sa.Column("id", sa.Integer(), primary_key=True))
+    with op.batch_alter_table("target", recreate="auto") as batch:
+        batch.alter_column("name", new_column_name="title")
+        batch.add_column(sa.Column("colour", sa.Text()))
+    FAIL
+'''
+
+
+@pytest.fixture
+def newer_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that knows one revision more; returns the file of that."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(REPOSITORY / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    added = folder / "versions" / "0002_made_up.py"
+    added.write_text(NEXT.replace("FAIL", ""))
+    monkeypatch.setattr(migrate, "migrations_directory", lambda: folder)
+    monkeypatch.setattr(migrate, "HEAD", "0002")
+    return added
+
+
+async def filled(settings: DatabaseSettings) -> None:
+    async with Store(settings) as store:
+        world = await World.begin(store)
+        await world.upload(await world.target(), ["C", "N"])
+
+
+async def test_an_older_record_is_brought_up_to_date(database: DatabaseSettings, newer_program: Path) -> None:
+    await filled(database)
+    async with Store(database) as store:
+        done = await upgrade(store, name="n", now=START)
+        assert (done.before, done.after) == ("0001", "0002")
+        assert await revision(store) == "0002"
+        async with store.read() as session:
+            assert (await session.execute(text("SELECT title, colour FROM target"))).all() == [("A", None)]
+            # Rows that point at a table that was made anew still point at it.
+            assert len((await session.scalars(select(Upload))).all()) == 1
+        if store.is_sqlite:
+            assert done.backup is not None
+            assert done.backup.name == "watcher.db.before-0002-20260301T120000"
+            assert stat.S_IMODE(done.backup.stat().st_mode) == 0o600
+            with sqlite3.connect(done.backup) as copy:
+                assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                assert copy.execute("SELECT name FROM target").fetchall() == [("A",)]
+                assert copy.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+            copy.close()
+        else:
+            assert done.backup is None
+
+
+async def test_a_failing_upgrade_leaves_the_record_as_it_was(database: DatabaseSettings, newer_program: Path) -> None:
+    await filled(database)
+    newer_program.write_text(NEXT.replace("FAIL", "raise RuntimeError('in the middle')"))
+    async with Store(database) as store:
+        with pytest.raises(RuntimeError, match="in the middle"):
+            await upgrade(store, name="n", now=START)
+        assert await revision(store) == "0001"
+        async with store.read() as session:
+            assert not await (await session.connection()).run_sync(lambda sync: inspect(sync).has_table("addition"))
+            assert (await session.execute(text("SELECT name FROM target"))).all() == [("A",)]
+        assert (await World(store).broken()) == []
+
+
+async def test_an_upgrade_that_would_orphan_rows_is_undone(
+    sqlite_settings: DatabaseSettings, newer_program: Path
+) -> None:
+    await filled(sqlite_settings)
+    newer_program.write_text(NEXT.replace("FAIL", "op.execute('DELETE FROM target')"))
+    async with Store(sqlite_settings) as store:
+        with pytest.raises(WatcherError, match="point at nothing"):
+            await upgrade(store, name="n", now=START)
+        assert await revision(store) == "0001"
+
+
+async def test_no_upgrade_without_its_backup(sqlite_settings: DatabaseSettings, newer_program: Path) -> None:
+    await filled(sqlite_settings)
+    async with Store(sqlite_settings) as store:
+        assert store.sqlite_file is not None
+        taken = store.sqlite_file.with_name("watcher.db.before-0002-20260301T120000")
+        taken.write_text("precious")
+        with pytest.raises(Ours, match="could not be written"):
+            await upgrade(store, name="n", now=START)
+        assert taken.read_text() == "precious"
+        assert await revision(store) == "0001"
+        assert not list(taken.parent.glob("*.part"))
+        assert not list(taken.parent.glob(".*.part"))
+
+
+# Backups
+
+
+async def test_a_backup_is_whole_while_the_record_is_in_use(sqlite_settings: DatabaseSettings, tmp_path: Path) -> None:
+    await filled(sqlite_settings)
+    copy = tmp_path / "copy of 50%?.db"
+    async with Store(sqlite_settings) as store, store.write() as session:
+        session.add(Upload(target_id=1, upload_index=9, committed_at=START, seen_at=START, scan_no=1,
+                           archive_state="skipped", scoring_state="history", program_version="1"))  # fmt: skip
+        await session.flush()
+        await backup(store, copy)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    shutil.copy(copy, tmp_path / "restored.db")
+    async with Store(settings_for_file(tmp_path / "restored.db")) as store, store.read() as session:
+        assert await session.scalar(text("PRAGMA integrity_check")) == "ok"
+        assert len((await session.scalars(select(Upload))).all()) == 1  # what was committed, and no more
+        assert (await session.scalars(select(Instance))).one().id == 1
+    assert {one.name for one in tmp_path.iterdir() if ".part" in one.name} == set()
+
+
+async def test_a_backup_takes_no_name_that_is_taken(sqlite_settings: DatabaseSettings, tmp_path: Path) -> None:
+    taken = tmp_path / "taken.db"
+    taken.write_text("precious")
+    async with Store(sqlite_settings) as store:
+        with pytest.raises(Ours, match="could not be written"):
+            await backup(store, taken)
+        with pytest.raises(Ours, match="could not be written"):
+            await backup(store, tmp_path / "no such folder" / "copy.db")
+    assert taken.read_text() == "precious"
+
+
+async def test_a_backup_needs_no_hard_links(
+    sqlite_settings: DatabaseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    async with Store(sqlite_settings) as store:
+        await backup(store, tmp_path / "copy.db")
+        with pytest.raises(Ours, match="could not be written"):
+            await backup(store, tmp_path / "copy.db")
+    assert stat.S_IMODE((tmp_path / "copy.db").stat().st_mode) == 0o600
+    async with Store(settings_for_file(tmp_path / "copy.db"), read_only=True) as copy:
+        assert await revision(copy) == HEAD
+
+
+@pytest.mark.postgres
+async def test_postgres_has_its_own_backups(postgres_settings: DatabaseSettings, tmp_path: Path) -> None:
+    async with Store(postgres_settings) as store:
+        with pytest.raises(WatcherError, match="pg_dump"):
+            await backup(store, tmp_path / "copy")
+
+
+# Packaging
+
+
+def test_the_wheel_carries_the_migrations(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
+    subprocess.run([*command, str(REPOSITORY)], check=True, cwd=tmp_path, timeout=110)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    expected = {
+        f"watcher/migrations/{file.relative_to(REPOSITORY / 'migrations')}"
+        for file in (REPOSITORY / "migrations").rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert expected
+    assert expected <= names
+
+
+def test_the_migrations_are_found_in_a_checkout() -> None:
+    assert (migrate.migrations_directory() / "env.py").is_file()

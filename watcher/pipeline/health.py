@@ -1,0 +1,183 @@
+"""Health: the conditions that failing units open, the pauses that come with them, and the successes that end both.
+
+A condition stays open until every unit that it was opened for has succeeded: one that works does not heal another that
+does not, so nothing flickers. A unit that does not come back, because it was passed over, is forgotten after a while.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from watcher.archives import NotAnArchive
+from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
+from watcher.fragalysis import CannotBuild, NotAMember
+from watcher.pipeline.failures import (
+    LONGEST_MACHINE_PAUSE,
+    LONGEST_SERVICE_PAUSE,
+    LONGEST_WAIT,
+    MACHINE_PAUSE,
+    SERVICE_PAUSE,
+    backoff,
+)
+from watcher.pipeline.stage import Context, Stage
+from watcher.store.conditions import all_open, close_condition, find, open_condition
+
+Key = tuple[str, int]
+"""Stage and unit."""
+KINDS = ("unreachable", "credentials", "machine", "unreadable", "unexpected")
+"""The kinds that are opened and closed here; a stage sees to its own."""
+_FORGOTTEN_AFTER = 2 * LONGEST_WAIT
+"""A unit that is still in trouble has failed again by then."""
+WHOLE_SERVICE = ("scan", "reconcile", "submit")
+"""Stages that speak to a service about everything at once: what they cannot read is no single item's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is not well, and the pauses that it asks for, growing from the first to the longest."""
+
+    subject: str
+    kind: str
+    action: str
+    first: timedelta = timedelta()
+    longest: timedelta = timedelta()
+
+
+def fault_of(stage: Stage, failure: Failure) -> Fault | None:
+    """Say what a failure is a sign of: a pure function. None when it is about one item, which its stage sees to."""
+    if isinstance(failure, CannotBuild | NotAMember | NotAnArchive):
+        return None
+    if isinstance(failure, AuthFailure):
+        return Fault(
+            str(stage.service),
+            "credentials",
+            "renew the token in the settings and start again; until then the service is asked now and then",
+            SERVICE_PAUSE,
+            LONGEST_SERVICE_PAUSE,
+        )
+    if isinstance(failure, Ours):
+        return Fault(
+            stage.name,
+            "machine",
+            "look at the disk and the database; the program goes on by itself",
+            MACHINE_PAUSE,
+            LONGEST_MACHINE_PAUSE,
+        )
+    if isinstance(failure, Transient) and stage.service is not None:
+        # A builder at its limit, or a file that breaks off, says nothing of the lists that the other stages read.
+        subject = stage.name if stage.name == "download" else stage.service
+        return Fault(
+            subject,
+            "unreachable",
+            "nothing: it is tried again by itself; if it lasts, look at the network and the service",
+        )
+    if isinstance(failure, Invalid) and stage.name in WHOLE_SERVICE:
+        return Fault(
+            str(stage.service),
+            "unreadable",
+            "look at the addresses and versions in the settings; if they are right, a newer version of this program "
+            "may know the answer",
+        )
+    return None
+
+
+class Health:
+    """Opens and closes conditions. Which units are in trouble is kept in memory; the conditions are in the record."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._open: set[tuple[str, str]] = set()
+        """Subject and kind of the open conditions that a success may close; saves a look at each success."""
+        self._troubled: dict[tuple[str, str], dict[Key, datetime]] = {}
+        """The units that a condition is open for, and when each is forgotten."""
+
+    async def load(self) -> None:
+        """Take up the open conditions. The settings or the program may be others now: what paused is tried at once.
+
+        Only a wait that a server asked for is kept.
+        """
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            for condition in await all_open(session):
+                if condition.kind in ("credentials", "machine"):
+                    condition.retry_at = None
+                elif condition.kind == "unexpected":
+                    await close_condition(session, condition.subject, "unexpected", now=now)
+                    continue
+                if condition.kind in KINDS:
+                    self._open.add((condition.subject, condition.kind))
+
+    async def paused(self) -> set[str]:
+        """Return the services and stages that are to be left alone now."""
+        now = self._context.clock.now()
+        async with self._context.store.read() as session:
+            return {c.subject for c in await all_open(session) if c.retry_at is not None and c.retry_at > now}
+
+    async def failed(self, stage: Stage, unit: int, failure: Failure) -> None:
+        """Open or renew the condition that a failure is a sign of, and close what it shows to be over."""
+        fault = fault_of(stage, failure)
+        if isinstance(failure, Invalid | AuthFailure | CannotBuild):
+            over = ("unreachable",) if isinstance(failure, AuthFailure) else ("unreachable", "credentials")
+            await self._relieve(stage, unit, over)  # the service has answered
+        if fault is None:
+            return
+        asked = failure.retry_after if isinstance(failure, Transient) else None
+        await self._note(fault, (stage.name, unit), failure, asked)
+
+    async def unexpected(self, stage: Stage, unit: int, failure: Failure) -> None:
+        """Say that a unit shows a fault of the program."""
+        action = "this is a fault of the program: please report it with the log; the unit is tried again"
+        await self._note(Fault(f"{stage.name} {unit}", "unexpected", action), (stage.name, unit), failure, None)
+
+    async def succeeded(self, stage: Stage, unit: int) -> None:
+        """Close what this success was the last to wait for."""
+        await self._relieve(stage, unit, KINDS)
+
+    async def _relieve(self, stage: Stage, unit: int, kinds: tuple[str, ...]) -> None:
+        now = self._context.clock.now()
+        for (_, kind), troubled in self._troubled.items():
+            if kind in kinds:
+                troubled.pop((stage.name, unit), None)
+        closing = [
+            one
+            for one in self._open
+            if one[1] in kinds and self._concerns(one, stage) and not self._in_trouble(one, now)
+        ]
+        if not closing:
+            return
+        async with self._context.store.write() as session:
+            for subject, kind in closing:
+                await close_condition(session, subject, kind, now=now)
+        for one in closing:
+            self._open.discard(one)
+            self._troubled.pop(one, None)
+
+    def _concerns(self, condition: tuple[str, str], stage: Stage) -> bool:
+        subject, kind = condition
+        return subject in (stage.service, stage.name) or kind == "unexpected"
+
+    def _in_trouble(self, condition: tuple[str, str], now: datetime) -> bool:
+        return any(until > now for until in self._troubled.get(condition, {}).values())
+
+    async def _note(self, fault: Fault, key: Key, failure: Failure, asked: timedelta | None) -> None:
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            earlier = await find(session, fault.subject, fault.kind)
+            retry_at = now + asked if asked else None
+            if earlier is not None and earlier.retry_at is not None and earlier.retry_at > now:
+                # Another unit of the same round: only what a server asks for makes the pause longer.
+                earlier.retry_at = retry_at = max(earlier.retry_at, retry_at or now)
+            else:
+                if fault.first and retry_at is None:
+                    attempts = (earlier.attempts if earlier else 0) + 1
+                    retry_at = now + backoff(attempts, self._context.random, first=fault.first, longest=fault.longest)
+                await open_condition(
+                    session,
+                    fault.subject,
+                    fault.kind,
+                    reason=failure.message,
+                    action=failure.action or fault.action,
+                    now=now,
+                    retry_at=retry_at,
+                )
+        self._open.add((fault.subject, fault.kind))
+        self._troubled.setdefault((fault.subject, fault.kind), {})[key] = (retry_at or now) + _FORGOTTEN_AFTER

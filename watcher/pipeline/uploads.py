@@ -1,0 +1,77 @@
+"""What several stages say and ask of an upload: its name for people, its conditions, whether it still counts."""
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from watcher.pipeline.stage import Context
+from watcher.store import targets
+from watcher.store.conditions import all_open, close_condition, find
+from watcher.store.schema import Target, Upload
+
+_KINDS = ("archive_unavailable", "archive_quarantined", "scoring_quarantined")
+
+
+def label_of(target: Target) -> str:
+    """Name a target the way people do."""
+    return f"{target.name}@{target.target_access_string}"
+
+
+def subject_of(target: Target, upload: Upload) -> str:
+    """Name an upload the way people do."""
+    return f"{label_of(target)} upload {upload.upload_index}"
+
+
+async def forget_troubles(session: AsyncSession, target: Target, upload: Upload, now: datetime) -> None:
+    """Close what was open about an upload that does not count any more: nobody can do anything about it."""
+    await close_condition(session, subject_of(target, upload), *_KINDS, now=now)
+
+
+async def rename_troubles(session: AsyncSession, old: str, new: str, now: datetime) -> None:
+    """Let what is open about a target and its uploads follow the target to its new name."""
+    for condition in await all_open(session):
+        subject = condition.subject
+        if subject == f"target {old}":
+            renamed = f"target {new}"
+        elif subject.startswith(f"{old} upload "):
+            renamed = new + subject.removeprefix(old)
+        else:
+            continue
+        if await find(session, renamed, condition.kind) is None:
+            condition.subject = renamed
+        else:
+            condition.until = now  # another target of that name has the same trouble
+    await session.flush()
+
+
+async def ask_for_scan(session: AsyncSession, now: datetime) -> None:
+    """Let the next scan come at once."""
+    (await targets.instance(session)).scan_due_at = now
+
+
+async def is_still_current(context: Context, target: Target, upload: Upload) -> bool | None:
+    """Ask the server whether this upload is what it holds of the target now; None when it does not list the target.
+
+    Archives and observations are those of the newest upload whatever was asked for, so what came may be of another.
+    """
+    remote = (await context.fragalysis.target_uploads()).get(target.remote_id)
+    if remote is None:
+        return None
+    newest = remote.last_upload
+    return (
+        newest is not None
+        and (newest.upload_index, newest.committed_at) == (upload.upload_index, upload.committed_at)
+        and (remote.target.name, remote.target.target_access_string) == (target.name, target.target_access_string)
+    )
+
+
+async def take_up_quarantined(context: Context) -> None:
+    """Try again what another version of the program has set aside."""
+    now = context.clock.now()
+    why = "another version of the program tries again"
+    async with context.store.write() as session:
+        for upload in await targets.quarantined_by_older_version(session):
+            if upload.archive_state == "quarantined" and context.settings.download.enabled:
+                targets.set_archive_state(session, upload, "wanted", now=now, why=why)
+            if upload.scoring_state == "quarantined":
+                targets.set_scoring_state(session, upload, "detected", now=now, why=why)

@@ -1,0 +1,88 @@
+"""Verify: a stored archive is checked against its digest before it is trusted again."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from structlog.contextvars import bind_contextvars
+
+from watcher.archives import digest, point_current
+from watcher.errors import Failure, Service
+from watcher.pipeline.failures import LONGEST_MACHINE_PAUSE, MACHINE_PAUSE, backoff
+from watcher.pipeline.stage import Context
+from watcher.store import targets
+
+FILES = "files"
+"""Folder of the unpacked files, beside the archive."""
+REVERIFY_AFTER = timedelta(days=7)
+
+
+class Verify:
+    """The stage. A unit is an upload. It asks no service, so that no pause keeps it from its work."""
+
+    name = "verify"
+    service: Service | None = None
+    width = 1
+    finishes_on_stop = False
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._settings = context.settings.download
+
+    async def due(self) -> Sequence[int]:
+        """Return the current uploads whose stored archive is to be verified."""
+        if not self._settings.enabled:
+            return []
+        async with self._context.store.read() as session:
+            return await targets.due_archives(session, self._context.clock.now(), "stored")
+
+    async def step(self, unit: int) -> None:
+        """Trust the stored archive only if its digest agrees; have it fetched again otherwise."""
+        async with self._context.store.read() as session:
+            upload, target = await targets.upload_with_target(session, unit)
+        bind_contextvars(
+            target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
+        )
+        path = self._settings.directory.absolute() / (upload.archive_path or "")
+        problem = await asyncio.to_thread(damage, path, upload.archive_sha256, files=self._settings.extract)
+        if not problem:
+            await asyncio.to_thread(point_current, path.parent.parent, path.parent)
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            stored, _ = await targets.upload_with_target(session, unit)
+            if stored.archive_state != "stored":
+                return
+            if problem:
+                targets.set_archive_state(session, stored, "wanted", now=now, why=problem)
+            else:
+                stored.archive_due_at = None
+                stored.archive_verified_at = now
+                stored.archive_attempts = 0
+
+    async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - whatever it was, the disk was it
+        """Look again after a while."""
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            upload, _ = await targets.upload_with_target(session, unit)
+            upload.archive_attempts += 1
+            upload.archive_due_at = now + backoff(
+                upload.archive_attempts, self._context.random, first=MACHINE_PAUSE, longest=LONGEST_MACHINE_PAUSE
+            )
+
+    async def verify_all(self, *, everything: bool) -> None:
+        """Make stored archives due for a check of their digests: all of them, or those not checked for a week."""
+        now = self._context.clock.now()
+        async with self._context.store.write() as session:
+            await targets.verify_stored(session, now, now if everything else now - REVERIFY_AFTER)
+
+
+def damage(path: Path, sha256: str | None, *, files: bool) -> str:
+    """Say what is wrong with a stored archive; empty when nothing is."""
+    if not path.is_file():
+        return "the stored archive is gone"
+    if digest(path) != sha256:
+        return "the stored archive does not agree with its digest"
+    if files and not (path.parent / FILES).is_dir():
+        return "the unpacked files are gone"
+    return ""

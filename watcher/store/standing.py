@@ -1,0 +1,136 @@
+"""Why an open claim may be sent, or may not: the decision, and the facts it rests on.
+
+`Facts.standing` is the one place that decides; the facts are looked up anew inside the transaction that spends money.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Select, and_, case, exists, false, func, or_, select, true
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from watcher.store.schema import Alias, Claim, Observation, Profile, Target
+
+OPEN = ("wanted", "withheld")
+"""States of a claim that is not bought."""
+PROFILE = "the scoring profile is new and waits for `watcher approve --profile`"
+OTHER_PROFILE = "another scoring profile is in force"
+NOT_CURRENT = "no current upload of a followed target holds it"
+PRIVATE = "seen in private targets only"
+BASELINE = "it was there when the target was first seen"
+SCAN_LIMIT = "over limits.new_compounds_per_scan"
+DAILY_LIMIT = "over limits.compounds_per_day"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings allow to be sent; numbers of 0 mean no limit."""
+
+    compounds_per_day: int = 0
+    new_compounds_per_scan: int = 0
+    submit_private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides whether a claim may be sent now."""
+
+    profile_approved: bool
+    current: bool
+    """A current upload of a followed target holds the compound."""
+    may_leave: bool
+    """One of these targets is open to the public, or private ones are allowed."""
+    beyond_baseline: bool
+    """One of the targets that let it leave held it only after that target was first seen."""
+    over_scan_limit: bool
+    approved: bool
+
+    def standing(self) -> str | None:
+        """Return the reason to withhold the claim; None when it may be sent."""
+        if not self.profile_approved:
+            return PROFILE
+        if not self.current:
+            return NOT_CURRENT
+        if not self.may_leave:
+            return PRIVATE
+        if self.approved:
+            return None
+        if not self.beyond_baseline:
+            return BASELINE
+        return SCAN_LIMIT if self.over_scan_limit else None
+
+    def uses_scan_limit(self) -> bool:
+        """Say whether nothing but the limits and the approval of the profile stands in its way."""
+        return not self.approved and replace(self, profile_approved=True, over_scan_limit=False).standing() is None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClaim:
+    """A claim that is not bought, with what decides about it."""
+
+    id: int
+    state: str
+    reason: str | None
+    counted: bool
+    """The limit of a scan has been applied to it."""
+    facts: Facts
+
+
+def _current_compounds(policy: Policy) -> Select[int | None, int | None, int | None]:
+    """Compounds of the current uploads of followed targets: whether one may leave, and is beyond its baseline."""
+    earlier, earlier_alias = aliased(Observation), aliased(Alias)
+    in_baseline = exists(
+        select(earlier.id)
+        .join(earlier_alias, earlier_alias.id == earlier.alias_id)
+        .where(earlier.upload_id == Target.baseline_upload_id, earlier_alias.compound_id == Alias.compound_id)
+    )
+    may_leave = or_(Target.open_to_public.is_(True), true() if policy.submit_private else false())
+    beyond = and_(may_leave, or_(Target.baseline_upload_id.is_(None), ~in_baseline))
+    return (
+        select(
+            Alias.compound_id,
+            func.max(case((may_leave, 1), else_=0)).label("may_leave"),
+            func.max(case((beyond, 1), else_=0)).label("beyond"),
+        )
+        .select_from(Target)
+        .join(Observation, Observation.upload_id == Target.current_upload_id)
+        .join(Alias, Alias.id == Observation.alias_id)
+        .where(Target.followed, Alias.compound_id.is_not(None))
+        .group_by(Alias.compound_id)
+    )
+
+
+async def open_claims(session: AsyncSession, profile: Profile, policy: Policy) -> Sequence[OpenClaim]:
+    """Look up the open claims of a profile, the oldest first, and what decides about them."""
+    # Joined here: a database without statistics yet, as after the first large upload, joins the two in quadratic time.
+    here = {
+        compound_id: (bool(may_leave), bool(beyond))
+        for compound_id, may_leave, beyond in await session.execute(_current_compounds(policy))
+    }
+    rows = await session.execute(
+        select(
+            Claim.id,
+            Claim.compound_id,
+            Claim.state,
+            Claim.reason,
+            Claim.counted_in,
+            Claim.over_scan_limit,
+            Claim.approved_at,
+        )
+        .where(Claim.profile_id == profile.id, Claim.state.in_(OPEN))
+        .order_by(Claim.id)
+    )
+    found: list[OpenClaim] = []
+    for claim_id, compound_id, state, reason, counted_in, over, approved_at in rows:
+        may_leave, beyond = here.get(compound_id, (False, False))
+        facts = Facts(
+            profile_approved=profile.approved_at is not None,
+            current=compound_id in here,
+            may_leave=may_leave,
+            beyond_baseline=beyond,
+            over_scan_limit=over,
+            approved=approved_at is not None,
+        )
+        found.append(OpenClaim(claim_id, state, reason, counted_in is not None, facts))
+    return found
