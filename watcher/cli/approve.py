@@ -1,0 +1,116 @@
+"""`watcher approve`: lets a withheld purchase go ahead."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watcher.cli.common import (
+    TARGET_FORM,
+    log_quietly,
+    named_targets,
+    now,
+    policy_of,
+    profile_in_force,
+    record,
+    settings_of,
+    who,
+)
+from watcher.cli.output import UsageProblem, counted, money, say
+from watcher.errors import WatcherError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from watcher.settings import Settings
+    from watcher.store.schema import Profile
+
+
+def approve(
+    context: typer.Context,
+    target: Annotated[
+        str | None, typer.Argument(metavar=TARGET_FORM, help="The target whose current upload is approved.")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Approve the scoring profile of the settings instead.")
+    ] = False,
+) -> None:
+    """Let a withheld purchase go ahead.
+
+    That is what `limits` or `first_seen = "baseline"` hold back of a target, or everything under a changed scoring
+    profile. Approving a target is for the compounds of its current upload, now, not for what comes later. It never
+    lifts privacy: that is `limits.submit_private`.
+    """
+    if (target is None) != profile:
+        raise UsageProblem("name a target, or --profile; one of the two")
+    settings = settings_of(context)
+    log_quietly(settings)
+    ahead, stays = asyncio.run(_approve_profile(settings) if target is None else _approve(settings, target))
+    if target is not None and not ahead and not stays:
+        say(f"Nothing of {target} is withheld.")
+        return
+    price = settings.molecule_one.price_per_compound
+    cost = "" if price is None else f", at a cost of {money(ahead * price)}"
+    say(f"{counted(ahead, 'compound')} of {target or 'the scoring profile'} may be sent now{cost}.")
+    for reason, number in stays.items():
+        say(f"{counted(number, 'compound stays', 'compounds stay')} withheld: {_explained(reason)}")
+    if ahead:
+        say("`watcher run` sends within seconds, else the next `watcher once` does.")
+
+
+def _explained(reason: str) -> str:
+    from watcher.store import claims
+
+    if reason == claims.PRIVATE:
+        return f"{reason}. Approval does not lift privacy; limits.submit_private = true does"
+    return reason
+
+
+async def _approve(settings: "Settings", named: str) -> tuple[int, dict[str, int]]:
+    from watcher.pipeline.profile import ask_for_approval
+    from watcher.store import claims
+    from watcher.store.lookups import withheld_of
+
+    async with record(settings, write=True) as store, store.write() as session:
+        found = await named_targets(session, named)
+        if len(found) > 1:
+            candidates = ", ".join(f"{target.name}@{target.target_access_string}" for target in found)
+            raise UsageProblem(f"{named} can be {candidates}; name one of them")
+        ids = [found[0].id]
+        profile, policy = await _claimed(session, settings), policy_of(settings)
+        held = await withheld_of(session, profile, ids)
+        if not held:
+            return 0, {}
+        if set(held) == {claims.PRIVATE}:
+            raise WatcherError(
+                f"{counted(sum(held.values()), 'compound')} of {named} stay withheld: {_explained(claims.PRIVATE)}"
+            )
+        ahead = await claims.approve(session, ids, who=who(), now=now(), profile=profile, policy=policy)
+        await ask_for_approval(session, profile, now())
+        return ahead, await withheld_of(session, profile, ids)
+
+
+async def _approve_profile(settings: "Settings") -> tuple[int, dict[str, int]]:
+    from watcher.pipeline.profile import ask_for_approval
+    from watcher.pipeline.submit import REFUSED, SERVICE
+    from watcher.store import claims, profiles
+    from watcher.store.conditions import close_condition
+
+    async with record(settings, write=True) as store, store.write() as session:
+        profile = await _claimed(session, settings)
+        await profiles.approve_profile(session, profile, policy_of(settings), who=who(), now=now())
+        await close_condition(session, SERVICE, REFUSED, now=now())
+        await ask_for_approval(session, profile, now())
+        waiting = await claims.count_open(session, profile)
+        return waiting.pop(None, 0), {reason: number for reason, number in waiting.items() if reason}
+
+
+async def _claimed(session: "AsyncSession", settings: "Settings") -> "Profile":
+    """Return the profile in force with a claim for every compound, also when nothing ran under it yet."""
+    from watcher.store import claims, targets
+
+    profile, policy = await profile_in_force(session, settings), policy_of(settings)
+    scan_no = (await targets.instance(session)).scan_no
+    await claims.add_missing(session, profile, policy, upload=None, scan_no=scan_no, now=now())
+    await claims.review(session, profile, policy, now=now())
+    return profile

@@ -1,0 +1,21 @@
+"""`watcher run`: the daemon."""
+
+import asyncio
+
+import typer
+
+from watcher.cli.common import log_as_set, settings_of
+
+
+def run(context: typer.Context) -> None:
+    """Watch for ever, until SIGTERM or Ctrl-C.
+
+    It scans, downloads, buys and collects as time goes by. It says so in the log when it is ready, and serves a status
+    page and metrics at [server] listen. A second `watcher run` or `watcher once` on the same record is turned away;
+    every other command works beside it.
+    """
+    settings = settings_of(context)
+    log_as_set(settings)
+    from watcher import daemon
+
+    raise typer.Exit(asyncio.run(daemon.run(settings)))
