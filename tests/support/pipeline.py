@@ -166,8 +166,9 @@ class Job:
 
     async def claims(self) -> dict[str, tuple[str, str | None]]:
         """State and reason by SMILES; under several profiles, the newest one's."""
+        claims = await self.all(Claim)  # first: their compounds were there before them
         compounds = {one.id: one.smiles for one in await self.all(Compound)}
-        return {compounds[one.compound_id]: (one.state, one.reason) for one in await self.all(Claim)}
+        return {compounds[one.compound_id]: (one.state, one.reason) for one in claims}
 
     async def conditions(self) -> dict[str, str]:
         """What is open, as reason by `subject: kind`."""

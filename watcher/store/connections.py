@@ -24,7 +24,10 @@ def sqlite_uri(file: str | Path, mode: str) -> str:
 def sqlite_engine(url: URL, deadline: float, *, read_only: bool, foreign_keys: bool) -> AsyncEngine:
     """Return an engine for a SQLite file; with `read_only` the file must be there already."""
     if read_only:  # never creates a file
-        url = url.set(database=f"file:{quote(url.database or '')}", query={"mode": "rw", "uri": "true"})
+        # After a crash, closing a writable connection would move the log that is left into the record.
+        log = Path(f"{url.database}-wal")
+        mode = "ro" if log.exists() and log.stat().st_size else "rw"
+        url = url.set(database=f"file:{quote(url.database or '')}", query={"mode": mode, "uri": "true"})
     # SQLite waits for a lock in its own thread, where no deadline reaches: it must give up before.
     busy = min(_BUSY_TIMEOUT_S, 0.8 * deadline)
     engine = create_async_engine(url, connect_args={"timeout": busy}, pool_timeout=deadline)
@@ -69,10 +72,17 @@ def postgres_engine(url: URL, deadline: float) -> AsyncEngine:
 
 
 def create_private(file: Path) -> None:
-    """Create the file readable by its owner only; SQLite gives its side files the same mode. Raises Ours."""
+    """Create the file, if it is missing, readable by its owner only; SQLite gives its side files the same mode.
+
+    One that is there is never opened here: closing it again would drop the locks that SQLite holds on it in this
+    process (POSIX locks belong to the process), and another process would delete the log of a record in use.
+    Raises Ours.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+        if not file.exists():
+            with suppress(FileExistsError):  # another process was faster
+                os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except OSError as error:
         raise Ours(
             f"the database file {file} cannot be opened: {error.strerror}",
