@@ -203,6 +203,21 @@ async def test_vanished_targets_keep_everything(job: Job) -> None:
     assert job.bought == FOUR | {"CCBr": 1}
 
 
+async def test_what_has_vanished_may_be_private_now_and_stays_in_the_house(job: Job) -> None:
+    async with job.run() as runner:
+        job.fault("molecule_one", "status", "batch-search", status=401, times=None)
+        await job.again(runner)
+        job.sandbox.clear_faults()
+        job.sandbox.fragalysis.vanish(*A)
+        await job.again(runner)
+        await job.later(runner, minutes=90)
+        assert "CCO" not in job.bought
+        job.sandbox.fragalysis.reappear(*A)
+        await job.again(runner)
+        await job.later(runner, minutes=90)
+    assert job.bought == FOUR
+
+
 @pytest.mark.slow
 async def test_a_target_that_is_left_out_of_the_settings_needs_nobody(job: Job) -> None:
     job.sandbox.fragalysis.break_builds(*A)

@@ -20,9 +20,8 @@ from watcher.cli.output import UsageProblem, counted, money, say
 from watcher.errors import WatcherError
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from watcher.settings import Settings
+    from watcher.store.engine import Session
     from watcher.store.schema import Profile
 
 
@@ -105,7 +104,7 @@ async def _approve_profile(settings: "Settings") -> tuple[int, dict[str, int]]:
         return waiting.pop(None, 0), {reason: number for reason, number in waiting.items() if reason}
 
 
-async def _claimed(session: "AsyncSession", settings: "Settings") -> "Profile":
+async def _claimed(session: "Session", settings: "Settings") -> "Profile":
     """Return the profile in force with a claim for every compound, also when nothing ran under it yet."""
     from watcher.store import claims, targets
 

@@ -11,9 +11,8 @@ from watcher.cli.output import UsageProblem, counted, say, say_json, shown, tabl
 from watcher.errors import WatcherError
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from watcher.settings import Settings
+    from watcher.store.engine import Session
     from watcher.store.lookups import Item
     from watcher.store.schema import Batch, Transition
 
@@ -165,7 +164,7 @@ async def _release(settings: "Settings", batch_id: int) -> int:
         return free
 
 
-async def _found(session: "AsyncSession", batch_id: int) -> "Batch":
+async def _found(session: "Session", batch_id: int) -> "Batch":
     from watcher.store.lookups import find_batch
 
     batch = await find_batch(session, batch_id)

@@ -16,11 +16,9 @@ from watcher.errors import WatcherError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from watcher.settings import Settings
     from watcher.store.claims import Policy
-    from watcher.store.engine import Store
+    from watcher.store.engine import Session, Store
     from watcher.store.schema import Profile, Target
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -103,7 +101,7 @@ async def record(settings: "Settings", *, write: bool = False) -> AsyncIterator[
         yield store
 
 
-async def named_targets(session: "AsyncSession", text: str) -> "Sequence[Target]":
+async def named_targets(session: "Session", text: str) -> "Sequence[Target]":
     """Return the recorded targets of NAME, or of NAME@TAS. Raises UsageProblem when there is none."""
     from watcher.store import targets
 
@@ -116,7 +114,7 @@ async def named_targets(session: "AsyncSession", text: str) -> "Sequence[Target]
     return found
 
 
-async def profile_in_force(session: "AsyncSession", settings: "Settings") -> "Profile":
+async def profile_in_force(session: "Session", settings: "Settings") -> "Profile":
     """Return the scoring profile that the settings say, recorded if it is new."""
     from watcher.molecule_one import profile_of
     from watcher.store import profiles

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bind_contextvars
 
 from watcher.chemistry import Identity
@@ -14,6 +13,7 @@ from watcher.pipeline.stage import Context
 from watcher.store import batches, compounds, forgotten, targets
 from watcher.store.compounds import Known
 from watcher.store.conditions import close_condition, open_condition
+from watcher.store.engine import Session
 from watcher.store.results import Result, record_results, sent_smiles
 from watcher.store.results import missing as missing_claims
 from watcher.store.schema import Batch
@@ -107,7 +107,7 @@ class Collect:
                     now=now,
                 )
 
-    async def _lose(self, session: AsyncSession, batch: Batch, failure: Failure, now: datetime) -> None:
+    async def _lose(self, session: Session, batch: Batch, failure: Failure, now: datetime) -> None:
         """Set a batch aside that the service does not know; should its list show it again, it is taken up."""
         await batches.lose(session, batch, why=failure.message, now=now)
         batch.due_at = now + _LOOK_FOR_LOST
@@ -157,7 +157,7 @@ class Collect:
                 batch.looks = 0 if changed else batch.looks + 1
                 batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
 
-    async def _finish(self, session: AsyncSession, batch: Batch, now: datetime) -> None:
+    async def _finish(self, session: Session, batch: Batch, now: datetime) -> None:
         """End a finished batch once each of its compounds has a result, or was looked for often enough."""
         missing = await missing_claims(session, batch.id)
         # What was sent is not known of a batch that was read back: only its results tell.

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bind_contextvars
 
 from watcher.archives import (
@@ -39,6 +38,7 @@ from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
 from watcher.pipeline.verify import FILES
 from watcher.store import targets
 from watcher.store.conditions import close_condition, open_condition
+from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
 
 __all__ = ["FILES", "Download", "subject_of"]
@@ -138,7 +138,7 @@ class Download:
                 upload.archive_due_at = now + wait_after(failure, upload.archive_attempts, random)
 
     async def _cannot_build(
-        self, session: AsyncSession, target: Target, upload: Upload, failure: Failure, now: datetime
+        self, session: Session, target: Target, upload: Upload, failure: Failure, now: datetime
     ) -> None:
         if upload.archive_attempts < BUILDS_BEFORE_UNAVAILABLE and upload.archive_state == "wanted":
             upload.archive_due_at = now + wait_after(failure, upload.archive_attempts, self._context.random)
@@ -166,7 +166,7 @@ class Download:
         )
 
     async def _quarantine(
-        self, session: AsyncSession, target: Target, upload: Upload, failure: Failure, now: datetime
+        self, session: Session, target: Target, upload: Upload, failure: Failure, now: datetime
     ) -> None:
         targets.set_archive_state(session, upload, "quarantined", now=now, error=failure.message, why=failure.message)
         await close_condition(session, subject_of(target, upload), "archive_unavailable", now=now)
@@ -188,7 +188,7 @@ class Download:
             upload.archive_due_at = now + (_AFTER_SCAN if listed else LONGEST_WAIT)
             await ask_for_scan(session, now)
 
-    async def _folder(self, session: AsyncSession, target: Target, upload: Upload) -> Path:
+    async def _folder(self, session: Session, target: Target, upload: Upload) -> Path:
         """Return where the upload lies; no two uploads share a folder, whatever their names and indexes."""
         twins = await targets.find_by_name(session, target.name, target.target_access_string)
         name = target.name if twins[0].id == target.id else f"{target.name}~{target.remote_id}"

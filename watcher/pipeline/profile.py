@@ -2,17 +2,16 @@
 
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from watcher.molecule_one import profile_of
 from watcher.pipeline.stage import Context
 from watcher.store import claims, overview, profiles, targets
 from watcher.store.conditions import close_condition, open_condition
+from watcher.store.engine import Session
 from watcher.store.schema import Profile
 from watcher.store.transitions import note
 
 
-async def profile_in_force(session: AsyncSession, context: Context) -> Profile:
+async def profile_in_force(session: Session, context: Context) -> Profile:
     """Return the profile that the settings say, recorded if it is new."""
     wanted = profile_of(context.settings.molecule_one)
     return await profiles.ensure_profile(
@@ -40,7 +39,7 @@ async def adopt_settings(context: Context) -> None:
         await ask_for_approval(session, profile, now)
 
 
-async def ask_for_approval(session: AsyncSession, profile: Profile, now: datetime) -> None:
+async def ask_for_approval(session: Session, profile: Profile, now: datetime) -> None:
     """Say, or stop saying, that compounds wait for a person."""
     waiting = await claims.count_open(session, profile)
     for reason, kind, action in (

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.errors import Failure, Service, Transient
 from watcher.molecule_one import Listing
@@ -18,6 +17,7 @@ from watcher.pipeline.stage import Context
 from watcher.pipeline.submit import Sending, in_doubt
 from watcher.store import batches, forgotten
 from watcher.store.conditions import close_condition, open_condition
+from watcher.store.engine import Session
 from watcher.store.schema import Batch
 
 __all__ = ["Doubtful", "Reconcile", "attribute", "next_look"]
@@ -97,11 +97,11 @@ class Reconcile:
             for batch in await self._late(session, now):
                 batch.due_at = now + _SLOW_LOOK
 
-    async def _stale(self, session: AsyncSession) -> list[Batch]:
+    async def _stale(self, session: Session) -> list[Batch]:
         """Batches in `submitting` that this process is not sending."""
         return [one for one in await batches.in_state(session, "submitting") if one.token not in self._sending.now]
 
-    async def _late(self, session: AsyncSession, now: datetime) -> list[Batch]:
+    async def _late(self, session: Session, now: datetime) -> list[Batch]:
         """Batches that were given up or lost a while ago and may still turn up: those to be looked for now."""
         return [
             one
@@ -142,13 +142,13 @@ class Reconcile:
                     await self._not_found(session, batch, looked=listing.complete, undecided=found.undecided, now=now)
             await self._look_later(session, late, now)
 
-    async def _look_later(self, session: AsyncSession, late: Sequence[Batch], now: datetime) -> None:
+    async def _look_later(self, session: Session, late: Sequence[Batch], now: datetime) -> None:
         for one in late:
             batch = await batches.get(session, one.id)
             if batch.state in ("released", "lost"):
                 batch.due_at = now + _SLOW_LOOK
 
-    async def _read_back(self, session: AsyncSession, token: str, remote_id: str, size: int, now: datetime) -> None:
+    async def _read_back(self, session: Session, token: str, remote_id: str, size: int, now: datetime) -> None:
         """Record a batch of ours that the record has forgotten; nothing is sent until its compounds are known."""
         profile = await profile_in_force(session, self._context)
         batch = await forgotten.read_back(session, profile, token=token, remote_id=remote_id, size=size, now=now)
@@ -161,7 +161,7 @@ class Reconcile:
             now=now,
         )
 
-    async def _adopt(self, session: AsyncSession, batch: Batch, remote_id: str, now: datetime) -> None:
+    async def _adopt(self, session: Session, batch: Batch, remote_id: str, now: datetime) -> None:
         given_up = batch.state in ("released", "closed")
         why = "it turned up at the service after it was given up" if given_up else "found at the service"
         await batches.accepted(session, batch, remote_id, due_at=now, now=now, why=why)
@@ -176,9 +176,7 @@ class Reconcile:
                 now=now,
             )
 
-    async def _not_found(
-        self, session: AsyncSession, batch: Batch, *, looked: bool, undecided: bool, now: datetime
-    ) -> None:
+    async def _not_found(self, session: Session, batch: Batch, *, looked: bool, undecided: bool, now: datetime) -> None:
         if batch.state != "unconfirmed":
             return
         batch.looks += looked
@@ -191,7 +189,7 @@ class Reconcile:
         else:
             batch.due_at = now + _SLOW_LOOK
 
-    async def _release(self, session: AsyncSession, batch: Batch, now: datetime) -> None:
+    async def _release(self, session: Session, batch: Batch, now: datetime) -> None:
         why = 'not found within the window, and molecule_one.on_unconfirmed is "resubmit"'
         await batches.release(session, batch, who="settings", why=why, now=now)
         await close_condition(session, f"batch {batch.id}", "unconfirmed", now=now)

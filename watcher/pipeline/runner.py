@@ -272,13 +272,15 @@ class Runner:
         try:
             async with self._context.store.read() as session:
                 waits = await overview.waits(
-                    session, archives=self._context.settings.download.enabled, after=now if later else None
+                    session,
+                    archives=self._context.settings.download.enabled,
+                    first_look_at=self._reconcile.first_look_at,
+                    after=now if later else None,
                 )
         except RecordUnavailable as failure:
             self._lose_record(failure)
             return timedelta(seconds=1)
-        moments = [moment for moment in (waits.next_at, self._reconcile.first_look_at) if moment is not None]
-        wait = min(moments) - now if moments else None
+        wait = waits.next_at - now if waits.next_at else None
         if waits.at_work:
             return PATIENCE if wait is None else min(wait, PATIENCE)
         return wait if wait is not None and wait <= PATIENCE else None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
 from watcher.errors import Failure, Service
@@ -20,6 +19,7 @@ from watcher.pipeline.uploads import ask_for_scan, forget_troubles, label_of, re
 from watcher.settings import FragalysisSettings
 from watcher.store import claims, targets
 from watcher.store.conditions import close_condition, open_condition
+from watcher.store.engine import Session
 from watcher.store.schema import Target
 from watcher.store.targets import UploadKey
 from watcher.store.transitions import note, say_after_commit
@@ -118,9 +118,7 @@ class Scan:
             wait = wait_after(failure, instance.scan_attempts, self._context.random)
             instance.scan_due_at = self._context.clock.now() + wait
 
-    async def _record(
-        self, session: AsyncSession, listing: Mapping[int, TargetUploads], scan_no: int, now: datetime
-    ) -> int:
+    async def _record(self, session: Session, listing: Mapping[int, TargetUploads], scan_no: int, now: datetime) -> int:
         stack = self._settings.url
         recorded = await targets.of_stack(session, stack)
         changed = 0
@@ -154,7 +152,7 @@ class Scan:
         return changed
 
     async def _update(
-        self, session: AsyncSession, target: Target, remote: TargetUploads, *, followed: bool, now: datetime
+        self, session: Session, target: Target, remote: TargetUploads, *, followed: bool, now: datetime
     ) -> None:
         """Follow what may change about a target: name, access string, openness, whether we follow it."""
         old_label = label_of(target)
@@ -173,7 +171,7 @@ class Scan:
         await close_condition(session, f"target {label_of(target)}", "vanished", now=now)
         await self._follow(session, target, followed, now=now)
 
-    async def _follow(self, session: AsyncSession, target: Target, followed: bool, *, now: datetime) -> None:
+    async def _follow(self, session: Session, target: Target, followed: bool, *, now: datetime) -> None:
         """Follow a target, or leave it alone; nothing waits for a target that is left alone."""
         if target.followed == followed:
             return
@@ -187,7 +185,7 @@ class Scan:
 
     async def _move(
         self,
-        session: AsyncSession,
+        session: Session,
         target: Target,
         remote: TargetUploads,
         scan_no: int,
@@ -219,19 +217,19 @@ class Scan:
             target.last_success_at = now
         return bool(comparison.why)
 
-    async def _vanished(self, session: AsyncSession, target: Target, now: datetime) -> None:
+    async def _vanished(self, session: Session, target: Target, now: datetime) -> None:
         """Keep everything of a target that is not listed any more, and let a person know."""
         if target.listed:
             note(session, "target", target.id, "listed", True, False, at=now, why="the listing left it out")
             target.listed = False
-        private = not target.open_to_public
+            # Who cannot see it cannot tell that it is public: a project that turned private vanishes just so.
+            target.open_to_public = None
         await open_condition(
             session,
             f"target {label_of(target)}",
             "vanished",
             reason="Fragalysis does not list this target any more; nothing recorded of it is touched",
-            action="sign in again and renew fragalysis.token if it is private and should be visible"
-            if private
-            else "nothing, or leave it out with fragalysis.exclude",
+            action="sign in again and renew fragalysis.token if it is private and should be visible; "
+            "else nothing, or leave it out with fragalysis.exclude",
             now=now,
         )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bind_contextvars
 
 from watcher import metrics
@@ -30,7 +29,7 @@ from watcher.pipeline.refusals import fault_is_no_molecule
 from watcher.pipeline.stage import Context
 from watcher.store import allowance, batches, forgotten, overview, purchases, targets
 from watcher.store.conditions import close_condition, find, open_condition
-from watcher.store.engine import CommitUnknown
+from watcher.store.engine import CommitUnknown, Session
 from watcher.store.schema import Batch, Profile
 
 _log = structlog.get_logger(__name__)
@@ -114,7 +113,7 @@ class Submit:
     async def put_off(self, unit: int, failure: Failure) -> None:
         """Nothing to write: what was not reserved is still wanted."""
 
-    async def _waits_for_a_person(self, session: AsyncSession) -> bool:
+    async def _waits_for_a_person(self, session: Session) -> bool:
         """Say whether everything was refused, and nobody has let it go on since."""
         condition = await find(session, SERVICE, REFUSED)
         if condition is None:
@@ -122,7 +121,7 @@ class Submit:
         resumed_at = (await profile_in_force(session, self._context)).resumed_at
         return resumed_at is None or resumed_at < condition.since
 
-    async def _gathers(self, session: AsyncSession, now: datetime) -> bool:
+    async def _gathers(self, session: Session, now: datetime) -> bool:
         oldest = (await overview.oldest_pending(session))["submit"]
         return oldest is not None and now - oldest < GATHERING
 
@@ -165,7 +164,8 @@ class Submit:
             try:
                 async with self._context.store.write() as session:
                     batch = await batches.by_token(session, token)
-                    if batch is None or batch.state != "submitting":
+                    late = batch is not None and batch.state == "unconfirmed" and isinstance(outcome, Accepted)
+                    if batch is None or (batch.state != "submitting" and not late):
                         return
                     await self._record(session, batch, outcome, self._context.clock.now())
             except Ours:
@@ -175,11 +175,12 @@ class Submit:
             else:
                 return
 
-    async def _record(self, session: AsyncSession, batch: Batch, outcome: Outcome, now: datetime) -> None:
+    async def _record(self, session: Session, batch: Batch, outcome: Outcome, now: datetime) -> None:
         batch.outcome = _NAMES[type(outcome)]
         batch.answer = outcome.answer if isinstance(outcome, Accepted) else outcome.reason
         match outcome:
             case Accepted(remote_id=remote_id):
+                await close_condition(session, f"batch {batch.id}", "unconfirmed", now=now)
                 due_at = now + min(self._settings.poll_interval, timedelta(seconds=2))
                 await batches.accepted(session, batch, remote_id, due_at=due_at, now=now, why="accepted")
             case NotSent(reason=reason):
@@ -193,7 +194,7 @@ class Submit:
             case Unknown(reason=reason):
                 await in_doubt(session, batch, reason, due_at=now, now=now)
 
-    async def _refused(self, session: AsyncSession, batch: Batch, words: str, now: datetime) -> None:
+    async def _refused(self, session: Session, batch: Batch, words: str, now: datetime) -> None:
         """Halve the group, or stop when the fault is no molecule's."""
         profile = (await session.get(Profile, batch.profile_id)) or await profile_in_force(session, self._context)
         earlier = await batches.recent_answers(session, profile)
@@ -243,7 +244,7 @@ def batch_name(instance: str, token: str) -> str:
     return f"watcher/{instance}/{token}"
 
 
-async def in_doubt(session: AsyncSession, batch: Batch, reason: str, *, due_at: datetime, now: datetime) -> None:
+async def in_doubt(session: Session, batch: Batch, reason: str, *, due_at: datetime, now: datetime) -> None:
     """Set a batch `unconfirmed` and call a person from the first second; it is looked for meanwhile."""
     await batches.doubt(session, batch, why=reason, due_at=due_at, now=now)
     await open_condition(

@@ -2,11 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from watcher.pipeline.stage import Context
 from watcher.store import targets
 from watcher.store.conditions import all_open, close_condition, find
+from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
 
 _KINDS = ("archive_unavailable", "archive_quarantined", "scoring_quarantined")
@@ -22,12 +21,12 @@ def subject_of(target: Target, upload: Upload) -> str:
     return f"{label_of(target)} upload {upload.upload_index}"
 
 
-async def forget_troubles(session: AsyncSession, target: Target, upload: Upload, now: datetime) -> None:
+async def forget_troubles(session: Session, target: Target, upload: Upload, now: datetime) -> None:
     """Close what was open about an upload that does not count any more: nobody can do anything about it."""
     await close_condition(session, subject_of(target, upload), *_KINDS, now=now)
 
 
-async def rename_troubles(session: AsyncSession, old: str, new: str, now: datetime) -> None:
+async def rename_troubles(session: Session, old: str, new: str, now: datetime) -> None:
     """Let what is open about a target and its uploads follow the target to its new name."""
     for condition in await all_open(session):
         subject = condition.subject
@@ -44,7 +43,7 @@ async def rename_troubles(session: AsyncSession, old: str, new: str, now: dateti
     await session.flush()
 
 
-async def ask_for_scan(session: AsyncSession, now: datetime) -> None:
+async def ask_for_scan(session: Session, now: datetime) -> None:
     """Let the next scan come at once."""
     (await targets.instance(session)).scan_due_at = now
 

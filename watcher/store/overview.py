@@ -21,17 +21,23 @@ class Waits:
     at_work: bool
 
 
-async def waits(session: AsyncSession, *, archives: bool, after: datetime | None = None) -> Waits:
+async def waits(
+    session: AsyncSession, *, archives: bool, first_look_at: datetime | None = None, after: datetime | None = None
+) -> Waits:
     """Return when anything is due next, with the pauses of services and stages taken into account.
 
-    With `after`, only what comes due later than that counts.
+    `first_look_at` is when the service's list is to be read for the first time since the start. With `after`, only what
+    comes due later than that counts.
     """
     paused = {c.subject: c.retry_at for c in await all_open(session) if c.retry_at is not None}
+
+    def pause_of(*gates: str) -> datetime | None:
+        return max((paused[gate] for gate in gates if gate in paused), default=None)
 
     async def earliest(
         column: InstrumentedAttribute[datetime | None], *where: ColumnElement[bool], gates: Sequence[str]
     ) -> datetime | None:
-        pause = max((paused[gate] for gate in gates if gate in paused), default=None)
+        pause = pause_of(*gates)
         if after is not None and (pause is None or pause <= after):
             where = (*where, column > after)
         found = await session.scalar(select(func.min(column)).where(*where))
@@ -53,7 +59,10 @@ async def waits(session: AsyncSession, *, archives: bool, after: datetime | None
     if archives:
         times.append(await earliest(Upload.archive_due_at, is_current, fetched, gates=("fragalysis", "download")))
     if await session.scalar(select(select(Claim.id).where(Claim.state == "wanted").exists())):
-        times.append(paused.get("molecule_one"))
+        times.append(pause_of("molecule_one"))
+    if first_look_at is not None:
+        look_at = max(first_look_at, pause_of("molecule_one", "reconcile") or first_look_at)
+        times.append(look_at if after is None or look_at > after else None)
     healthy = and_(Batch.state.in_(("submitted", "finished")), Batch.attempts == 0)
     at_work = bool(await session.scalar(select(select(Batch.id).where(healthy).exists())))
     return Waits(
