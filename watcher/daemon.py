@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, timedelta
 
 import structlog
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobExecutionEvent
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
@@ -28,6 +28,7 @@ CHECK_LOCK = timedelta(seconds=30)
 KEEP_HOUSE = timedelta(hours=1)
 JITTER = 0.1
 """Part of the scan interval by which scans are spread, so that many watchers do not knock at once."""
+CRON_JITTER_S = 30
 JOB_DEADLINE = timedelta(minutes=10)
 DRAIN_RESERVE = timedelta(seconds=2)
 """Kept of `daemon.shutdown_timeout` for closing connections and the record."""
@@ -100,7 +101,9 @@ async def working(settings: Settings, program: Program, ending: Ending) -> Async
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
     scheduler.add_listener(lambda event: _job_failed(event, ending), EVENT_JOB_ERROR)
-    scheduler.add_listener(lambda event: _log.warning("job_missed", job=event.job_id), EVENT_JOB_MISSED)
+    scheduler.add_listener(
+        lambda event: _log.warning("job_left_out", job=event.job_id), EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES
+    )
     jobs: set[asyncio.Task[None]] = set()
     poll = min(POLL, settings.molecule_one.poll_interval)
     now = program.context.clock.now()
@@ -127,7 +130,9 @@ def scan_trigger(settings: Settings) -> BaseTrigger:
     """Return when to scan: by cron expression if one is set, else by interval, both a little spread."""
     own = settings.fragalysis
     if own.scan_cron:
-        return CronTrigger.from_crontab(own.scan_cron, timezone=UTC)
+        trigger = CronTrigger.from_crontab(own.scan_cron, timezone=UTC)
+        trigger.jitter = CRON_JITTER_S
+        return trigger
     seconds = own.scan_interval.total_seconds()
     return IntervalTrigger(seconds=seconds, jitter=seconds * JITTER, timezone=UTC)
 

@@ -1,6 +1,7 @@
 """The runner: gives each due unit its turn, within each stage's width, and writes down what its failure leads to."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -232,7 +233,15 @@ class Runner:
         finally:
             took = self._context.clock.monotonic() - started
             metrics.STAGE_DURATION.labels(stage.name, outcome).observe(took)
-            _log.debug("stage_run", unit=unit, outcome=outcome, seconds=round(took, 3))
+            # A poll that found nothing is a tick, not a change; what it does find logs itself.
+            quiet = stage.name == "collect" and outcome == "ok"
+            _log.log(
+                logging.DEBUG if quiet else logging.INFO,
+                "stage_run",
+                unit=unit,
+                outcome=outcome,
+                seconds=round(took, 3),
+            )
 
     async def _failed(self, stage: Stage, unit: int, failure: Failure) -> None:
         """Write down what the failure leads to. When even that fails, the unit is simply still due."""
