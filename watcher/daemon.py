@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, timedelta
 
 import structlog
@@ -14,6 +14,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from watcher import __version__
+from watcher.errors import Ours
 from watcher.log import handle_loop_exception
 from watcher.pipeline.runner import Runner
 from watcher.program import Program, opened
@@ -110,7 +111,7 @@ async def working(settings: Settings, program: Program, ending: Ending) -> Async
     for name, job, trigger, first in (
         ("scan", runner.request_scan, scan_trigger(settings), now),
         ("poll", runner.turn, _every(poll), now + poll),
-        ("check_lock", program.lock.check, _every(CHECK_LOCK), now + CHECK_LOCK),
+        ("check_lock", LockWatch(program).check, _every(CHECK_LOCK), now + CHECK_LOCK),
         ("keep_house", runner.keep_house, _every(KEEP_HOUSE), now + KEEP_HOUSE),
     ):
         scheduler.add_job(_with_deadline, trigger, args=[job, jobs], id=name, name=name, next_run_time=first)
@@ -141,10 +142,37 @@ def _every(interval: timedelta) -> BaseTrigger:
     return IntervalTrigger(seconds=interval.total_seconds(), timezone=UTC)
 
 
+class LockWatch:
+    """Makes sure that the record is still ours alone; a database that is away is waited for, and said once."""
+
+    def __init__(self, program: Program) -> None:
+        self._lock = program.lock
+        self._away = False
+
+    async def check(self) -> None:
+        """Raise AlreadyRunning when someone else took the lock while the database was away."""
+        try:
+            await self._lock.check()
+        except Ours as failure:
+            if not self._away:
+                _log.warning("lock_unchecked", reason=failure.message, action=failure.action)
+            self._away = True
+        else:
+            if self._away:
+                _log.info("lock_checked_again")
+            self._away = False
+
+
 async def _turn_on_change(runner: Runner) -> None:
-    """Give turns as soon as a unit has ended: what it did may be what another stage waits for."""
+    """Give turns as soon as a unit has ended: what it did may be what another stage waits for.
+
+    Also after a while without an end, by a clock that nobody sets: the scheduler stands still when the time of day is
+    set back.
+    """
     while True:
-        await runner.changed.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * POLL.total_seconds()):
+                await runner.changed.wait()
         runner.changed.clear()
         await runner.turn()
 

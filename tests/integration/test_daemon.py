@@ -194,6 +194,28 @@ async def test_a_lost_lock_ends_the_daemon(settings: Settings, monkeypatch: pyte
         assert await run(settings) == 1
 
 
+async def test_a_database_that_is_away_when_the_lock_is_checked_is_waited_for(
+    settings: Settings, ask: Asking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks = 0
+
+    async def away(_: object) -> None:
+        nonlocal checks
+        checks += 1
+        raise Ours("the database went away")
+
+    monkeypatch.setattr("watcher.store.lock.InstanceLock.check", away)
+    monkeypatch.setattr(daemon, "CHECK_LOCK", timedelta(seconds=0.05))
+    running = asyncio.create_task(run(settings))
+
+    async def checked() -> bool:
+        return await ask.ready() and checks > 3
+
+    await until(checked, running)
+    assert await stop(running) == 0
+    assert sum("lock_unchecked" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_scans_by_interval_with_jitter() -> None:
     trigger = scan_trigger(Settings().replace("fragalysis", scan_interval="10m"))
     now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

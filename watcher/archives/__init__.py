@@ -5,7 +5,11 @@ Nothing that a server says chooses a path, and whatever is not finished has a na
 
 from watcher.archives.faults import NotAnArchive, Undecodable, Unsafe
 from watcher.archives.layout import (
+    CURRENT,
+    archive_folders,
     archive_name,
+    folders,
+    leftovers,
     point_current,
     sweep,
     target_directory,
@@ -15,13 +19,17 @@ from watcher.archives.receive import Received, digest, receive
 from watcher.archives.unpack import Unpacked, unpack
 
 __all__ = [
+    "CURRENT",
     "NotAnArchive",
     "Received",
     "Undecodable",
     "Unpacked",
     "Unsafe",
+    "archive_folders",
     "archive_name",
     "digest",
+    "folders",
+    "leftovers",
     "point_current",
     "receive",
     "sweep",

@@ -9,11 +9,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from watcher.archives.faults import disk
 from watcher.errors import Ours
+from watcher.points import reach
 
 CURRENT = "current"
 _LONGEST = 80
@@ -34,6 +36,18 @@ def upload_directory(
     """Return the directory of an upload; with its commit time when its index belonged to another upload before."""
     suffix = f"-{committed_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}" if reused else ""
     return target_directory / f"{upload_index}{suffix}"
+
+
+def archive_folders(
+    root: Path, tas: str, name: str, remote_target_id: int, upload_index: int, committed_at: datetime
+) -> set[Path]:
+    """Return every directory that an upload may be put in, whatever else bears its target's name or its index."""
+    targets = (target_directory(root, tas, one, remote_target_id) for one in (name, f"{name}~{remote_target_id}"))
+    return {
+        upload_directory(target, upload_index, committed_at, reused=reused)
+        for target in targets
+        for reused in (False, True)
+    }
 
 
 def archive_name(target_directory: Path, format_: str) -> str:
@@ -67,6 +81,7 @@ def point_current(target_directory: Path, upload_directory: Path) -> None:
             )
         part.unlink(missing_ok=True)
         part.symlink_to(upload_directory.name, target_is_directory=True)
+        reach("current.made")
         part.replace(current)
         sync_directory(target_directory)
 
@@ -74,30 +89,39 @@ def point_current(target_directory: Path, upload_directory: Path) -> None:
 def sweep(root: Path) -> list[Path]:
     """Remove what crashes left: `.<name>.part` in the directories of uploads, and a `current` in the making.
 
-    Never within unpacked files, and never through a link. Returns what was removed. Raises Ours for the disk.
+    Never within unpacked files, and never through a link. Returns what was removed. What cannot be read or removed
+    stays: nothing hangs on it, and whoever writes there next says what is wrong with the disk.
     """
-    with disk(root, "tidying"):
-        left = [path for tas in _directories(root) for target in _directories(tas) for path in _leftovers(target)]
-        for path in left:
+    removed = []
+    for path in leftovers(root):
+        with suppress(OSError):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-    return left
+            removed.append(path)
+    return removed
+
+
+def leftovers(root: Path) -> list[Path]:
+    """Return what is being made below the root, or was when the program crashed."""
+    return [path for tas in folders(root) for target in folders(tas) for path in _leftovers(target)]
 
 
 def _leftovers(target: Path) -> Iterator[Path]:
     if os.path.lexists(part := part_of(target / CURRENT)):
         yield part
-    for upload in _directories(target):
+    for upload in folders(target):
         if _UPLOAD.fullmatch(upload.name):
-            yield from (path for path in sorted(upload.iterdir()) if _PART.fullmatch(path.name))
+            with suppress(OSError):
+                yield from [path for path in sorted(upload.iterdir()) if _PART.fullmatch(path.name)]
 
 
-def _directories(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
+def folders(path: Path) -> list[Path]:
+    """Return the folders in a folder, links left out; none where they cannot be read."""
+    with suppress(OSError):
+        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
+    return []
 
 
 def part_of(path: Path) -> Path:

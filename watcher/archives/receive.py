@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from watcher.archives.faults import NotAnArchive, Unsafe, disk
 from watcher.archives.layout import make_directory, part_of, sync_directory, write_all
 from watcher.errors import Ours, Transient
+from watcher.points import reach
 
 T = TypeVar("T")
 Format = Literal["zip", "tar.gz"]
@@ -129,9 +130,11 @@ class _PartFile:
         with disk(self._part, "storing"):
             os.fsync(self._fd)
             self._close()
+            reach("receive.written")
             self._part.replace(self._destination)
             self._made = False
             sync_directory(self._destination.parent)
+            reach("receive.renamed")
         return self._sha256.hexdigest()
 
     def discard(self) -> None:

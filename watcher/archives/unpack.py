@@ -15,6 +15,7 @@ from watcher.archives.faults import Unsafe, disk
 from watcher.archives.layout import make_directory, part_of, sync_directory, write_all
 from watcher.archives.members import Member, source_of
 from watcher.errors import Transient
+from watcher.points import reach
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
@@ -57,6 +58,7 @@ def unpack(
             for member in source_of(file)(file, max_members=max_members):
                 writer.add(member)
         with disk(destination, "storing"):
+            reach("unpack.unpacked")
             os.sync()  # one for all files, before the name says that they are there
             _swap(part, destination)
     except BaseException:
@@ -161,8 +163,10 @@ def _swap(part: Path, destination: Path) -> None:
     _remove(old)
     if os.path.lexists(destination):
         destination.rename(old)
+        reach("unpack.moved-aside")
     part.rename(destination)
     sync_directory(destination.parent)
+    reach("unpack.renamed")
     _remove(old)
 
 

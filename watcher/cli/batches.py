@@ -9,6 +9,7 @@ import typer
 from watcher.cli.common import AsJson, log_quietly, now, record, settings_of, who
 from watcher.cli.output import UsageProblem, counted, say, say_json, shown, table
 from watcher.errors import WatcherError
+from watcher.points import reach
 
 if TYPE_CHECKING:
     from watcher.settings import Settings
@@ -148,6 +149,7 @@ async def _adopt(settings: "Settings", batch_id: int, remote_id: str) -> None:
             why = f"{who()} says that the service has it"
             await batches.accepted(session, batch, remote_id, due_at=now(), now=now(), why=why, who=who())
             await close_condition(session, f"batch {batch.id}", now=now())
+            reach("adopt.recording")
     except Conflict as conflict:
         raise WatcherError(f"batch {batch_id} changed meanwhile and is left as it is; look at it again") from conflict
 
@@ -161,6 +163,7 @@ async def _release(settings: "Settings", batch_id: int) -> int:
         _must_be(batch, "released", RELEASABLE)
         free = await batches.release(session, batch, who=who(), why=f"{who()} gave it up", now=now())
         await close_condition(session, f"batch {batch.id}", now=now())
+        reach("release.recording")
         return free
 
 

@@ -1,16 +1,18 @@
 """`watcher db`: schema, soundness and a safety copy of the record."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watcher.cli.common import log_quietly, now, record, settings_of
-from watcher.cli.output import UsageProblem, counted, say
+from watcher.cli.common import AsJson, log_quietly, now, record, settings_of
+from watcher.cli.output import UsageProblem, clean, counted, say, say_json
 
 if TYPE_CHECKING:
     from watcher.settings import Settings
+    from watcher.store.invariants import Finding
     from watcher.store.migrate import Upgrade
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Upgrade, check or copy the record.")
@@ -48,52 +50,47 @@ async def _upgrade(settings: "Settings") -> "Upgrade":
             return await migrate.upgrade(store, name=uuid.uuid4().hex[:12], now=now())
 
 
-@app.command()
-def check(context: typer.Context) -> None:
-    """Check that the record is sound.
+_PATIENCE = timedelta(hours=1)
+"""Reading every page of a large record takes longer than a transaction may."""
 
-    That is its schema, the database's own integrity, the stored archives, and what must hold between the rows. It reads
-    every stored archive, which takes a while, and changes nothing. Exit code 1 when something is wrong.
+
+@app.command()
+def check(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check that the record is sound, in itself and against the disk.
+
+    That is its schema, the database's own integrity, what must hold between the rows, the stored archives, and what
+    else lies in their folders. It reads every stored archive, which takes a while, and changes nothing; also while
+    `watcher run` uses the record. A line for each finding says where, what, and what to do. Exit code 1 when there is
+    one.
     """
     settings = settings_of(context)
     log_quietly(settings)
     findings = asyncio.run(_check(settings))
-    for finding, advice in findings:
-        say(f"wrong: {finding}")
-        say(f"  what to do: {advice}")
-    if findings:
-        say(f"{counted(len(findings), 'finding')}. Make a copy with `watcher db backup FILE` before any change.")
-        raise typer.Exit(1)
-    say("ok: schema, integrity, foreign keys, stored archives and invariants")
+    if as_json:
+        say_json([{"where": one.where, "what": one.what, "action": one.action} for one in findings])
+    else:
+        for one in findings:
+            say(f"wrong: {clean(one.where)}: {clean(one.what)}; what to do: {clean(one.action)}")
+        if findings:
+            say(f"{counted(len(findings), 'finding')}. Make a copy with `watcher db backup FILE` before any change.")
+        else:
+            say("ok: schema, integrity, foreign keys, invariants, stored archives and their folders")
+    raise typer.Exit(1 if findings else 0)
 
 
-_RESTORE = (
-    "stop the program and restore a backup; batches bought since are read back from the service where it lists them"
-)
-_REPORT = "this is a fault of the program: please report it with a copy of the record"
-_FETCH = "nothing by hand: `watcher run` or `watcher once` fetches it again"
+async def _check(settings: "Settings") -> "list[Finding]":
+    from watcher.pipeline.inventory import inventory
+    from watcher.store import invariants
 
-
-async def _check(settings: "Settings") -> list[tuple[str, str]]:
-    from watcher.archives import digest
-    from watcher.store import lookups
-
-    async with record(settings) as store:
+    patient = settings.replace("database", timeout=max(settings.database.timeout, _PATIENCE))
+    async with record(patient) as store:
         async with store.read() as session:
-            broken = await lookups.integrity(session, sqlite=store.is_sqlite)
-        if broken:
-            return [(f"the database says: {words}", _RESTORE) for words in broken]
+            found = await invariants.integrity(session, sqlite=store.is_sqlite)
+        if found:  # what rows say is worth nothing then
+            return found
         async with store.read() as session:
-            findings = [(words, _REPORT) for words in await lookups.broken_invariants(session)]
-            archives = await lookups.stored_archives(session)
-    root = settings.download.directory.absolute()
-    for name, path, sha256 in archives:
-        place = root / path
-        if not await asyncio.to_thread(place.is_file):
-            findings.append((f"{name}: the stored archive {place} is gone", _FETCH))
-        elif await asyncio.to_thread(digest, place) != sha256:
-            findings.append((f"{name}: the stored archive {place} does not agree with its digest", _FETCH))
-    return findings
+            found = await invariants.broken(session)
+        return found + await inventory(store, settings.download)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from watcher.answers import Answer
 from watcher.clock import Clock
-from watcher.errors import AuthFailure, Failure, SettingsError
+from watcher.errors import AuthFailure, Failure, Invalid, SettingsError, Transient
 from watcher.http import Http, Params
 from watcher.settings import Settings
 
@@ -27,6 +27,7 @@ SIGN_IN_AGAIN = (
     "sign in to the stack with a browser, copy the new value of the `sessionid` cookie to fragalysis.token or "
     "fragalysis.token_file, and restart the program"
 )
+_LOOK_AT_STACK = "nothing: it is tried again by itself; if it lasts, look at fragalysis.stack"
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")  # RFC 6265, cookie-octet
 _SIGN_IN_PATH = re.compile(r"/(accounts?|log-?in|sign-?in|oidc|auth)/")
 _SIGN_IN_PAGE = re.compile(rb"<title>[^<]*(sign|log)[ -]?(in|on)\b|<input[^>]+type=.?password", re.IGNORECASE)
@@ -110,8 +111,14 @@ class Session:
         return (await self.get(LANDING_PATH, operation="landing", headers={"Accept": "*/*"})).ok()
 
     def failure(self, answer: Answer) -> Failure | None:
-        """Say what kind of failure an answer is, without any secret of ours that the server may have repeated."""
+        """Say what kind of failure an answer is, without any secret of ours that the server may have repeated.
+
+        The API refuses in JSON: a page with a 4xx is a proxy's, or an address that is not there at the moment, and says
+        nothing of the item that was asked for.
+        """
         failure = answer.failure()
+        if isinstance(failure, Invalid) and answer.is_html:
+            failure = Transient(failure.message, action=_LOOK_AT_STACK)
         if failure is not None and any(secret and secret in failure.message for secret in self._secrets):
             failure.message = f"{answer.what} answered {answer.status}"
             failure.args = (failure.message,)

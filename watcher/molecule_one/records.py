@@ -90,6 +90,11 @@ class ResultItem:
             return "no_route"
         return "scored"
 
+    @property
+    def is_strange(self) -> bool:
+        """Whether it may be a result in a shape that nobody knows: no molecule is named, or none is under way."""
+        return not self.smiles or (self.kind == "running" and self.status != "running")
+
 
 def read_counts(body: bytes, what: str) -> Counts:
     """Read the counts of a batch. Raises Transient when they are not there."""
@@ -97,7 +102,7 @@ def read_counts(body: bytes, what: str) -> Counts:
     numbers = (
         [_integer(fields.get(key, 0)) for key in ("queued", "running", "finished", "error")] if _is(fields) else []
     )
-    if not numbers or None in numbers or not {"queued", "running", "finished"} & fields.keys():
+    if not numbers or None in numbers or "finished" not in fields:
         raise Transient(f"{what} answered without the counts of the batch")
     return Counts(*(number or 0 for number in numbers))
 

@@ -10,6 +10,7 @@ from watcher.errors import Failure, Invalid, Service
 from watcher.molecule_one import BatchUnknown, Counts, ResultItem
 from watcher.pipeline.failures import backoff, wait_after
 from watcher.pipeline.stage import Context
+from watcher.points import reach
 from watcher.store import batches, compounds, forgotten, targets
 from watcher.store.compounds import Known
 from watcher.store.conditions import close_condition, open_condition
@@ -75,6 +76,7 @@ class Collect:
         results: list[ResultItem] = []
         if complete or (changed and counts.finished + counts.error > 0):
             results = await service.results(batch.remote_id)
+            reach("collect.fetched")
         if batch.outcome == forgotten.READ_BACK:
             await self._attach(batch, results)
         await self._record(unit, counts, results, size=size, complete=complete, changed=changed)
@@ -138,7 +140,9 @@ class Collect:
                 return
             batch.attempts = 0
             self._unknown.pop(batch_id, None)
-            await close_condition(session, f"batch {batch_id}", "unreadable", now=now)
+            strange = sum(item.is_strange for item in results) if complete else 0
+            if not strange:
+                await close_condition(session, f"batch {batch_id}", "unreadable", "lost", now=now)
             batch.queued, batch.running = counts.queued, counts.running
             batch.finished, batch.error = counts.finished, counts.error
             if batch.outcome == forgotten.READ_BACK:
@@ -152,16 +156,24 @@ class Collect:
                 batch.finished_at = now
                 batch.looks = 0
             if batch.state == "finished":
-                await self._finish(session, batch, now)
+                await self._finish(session, batch, strange, now)
             else:
                 batch.looks = 0 if changed else batch.looks + 1
                 batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
+            reach("collect.recording")
+        reach("collect.recorded")
 
-    async def _finish(self, session: Session, batch: Batch, now: datetime) -> None:
-        """End a finished batch once each of its compounds has a result, or was looked for often enough."""
+    async def _finish(self, session: Session, batch: Batch, strange: int, now: datetime) -> None:
+        """End a finished batch once each of its compounds has a result, or was looked for often enough.
+
+        Looks at results of a strange shape do not count: what is missing may well be among them, and it is paid.
+        """
         missing = await missing_claims(session, batch.id)
         # What was sent is not known of a batch that was read back: only its results tell.
         hidden = batch.outcome == forgotten.READ_BACK and len(await sent_smiles(session, batch.id)) < batch.size
+        if (missing or hidden) and strange:
+            await self._wait_for_readable(session, batch, strange, now)
+            return
         batch.looks += 1
         if (missing or hidden) and batch.looks < LOOKS_FOR_MISSING:
             batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
@@ -173,10 +185,24 @@ class Collect:
         batch.due_at = now if self._settings.delete_after_collect else None
         await close_condition(session, f"batch {batch.id}", now=now)
 
+    async def _wait_for_readable(self, session: Session, batch: Batch, strange: int, now: datetime) -> None:
+        condition = await open_condition(
+            session,
+            f"batch {batch.id}",
+            "unreadable",
+            reason=f"{strange} results of batch {batch.remote_id} have a shape that cannot be read",
+            action="nothing: they are read again; if it lasts, a newer version of this program may know the shape",
+            now=now,
+        )
+        batch.attempts = condition.attempts  # trouble, so that nobody takes it for a service at work
+        batch.due_at = now + next_poll(self._settings.poll_interval, condition.attempts)
+
     async def _delete(self, remote_id: str, batch_id: int) -> None:
         """Delete the batch at the service, after its results are committed and only if the settings say so."""
         if self._settings.delete_after_collect:
+            reach("collect.deleting")
             await self._context.molecule_one.delete(remote_id)
+            reach("collect.deleted")
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             batch = await batches.get(session, batch_id)

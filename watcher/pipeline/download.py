@@ -36,6 +36,7 @@ from watcher.pipeline.failures import (
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
 from watcher.pipeline.verify import FILES
+from watcher.points import reach
 from watcher.store import targets
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
@@ -211,6 +212,7 @@ class Download:
             upload, _ = await targets.upload_with_target(session, upload_id)
             upload.archive_task = task.path if task else None
             upload.archive_task_at = task.requested_at if task else None
+        reach("download.task-remembered")
 
     async def _fetch(self, link: FileLink, target: Target, upload: Upload, folder: Path) -> None:
         path = folder / archive_name(folder.parent, link.format)
@@ -222,6 +224,7 @@ class Download:
             await self._unpack(path, folder / FILES)
         if not await self.passed_over([upload.id]):
             await asyncio.to_thread(point_current, folder.parent, folder)
+        reach("download.pointed")
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             # Also of an upload that was passed over meanwhile: it is whole, and can never be had again.
@@ -234,6 +237,7 @@ class Download:
             await close_condition(
                 session, subject_of(target, upload), "archive_unavailable", "archive_quarantined", now=now
             )
+        reach("download.recorded")
 
     async def _unpack(self, archive: Path, destination: Path) -> None:
         """Unpack in a thread that ends soon after this task is cancelled."""

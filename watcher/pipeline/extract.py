@@ -15,6 +15,7 @@ from watcher.pipeline.failures import LONGEST_WAIT, wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
+from watcher.points import reach
 from watcher.store import claims, compounds, targets
 from watcher.store.compounds import Known, Seen
 from watcher.store.conditions import close_condition, open_condition
@@ -135,6 +136,8 @@ class Extract:
                 rejected=sum(one.reason is not None for one in verdicts),
                 compounds_new=new,
             )
+            reach("extract.recording")
+        reach("extract.recorded")
 
     def _advance(self, upload: Upload, now: datetime) -> None:
         """Plan the second reading after the first, and none after that."""

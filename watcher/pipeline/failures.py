@@ -17,6 +17,8 @@ MACHINE_PAUSE = timedelta(seconds=15)
 LONGEST_MACHINE_PAUSE = timedelta(minutes=5)
 BUILDS_BEFORE_UNAVAILABLE = 5
 UNDECODABLE_BEFORE_QUARANTINE = 2
+_OBEYED = 10
+"""Failures in a row for which what the server asks for is believed as it is, however short."""
 
 
 def backoff(
@@ -31,7 +33,11 @@ def backoff(
 
 
 def wait_after(failure: Failure, attempts: int, random: Random) -> timedelta:
-    """Return how long a unit waits after a failure; what the server asks for wins."""
+    """Return how long a unit waits after a failure; what the server asks for wins, and is never cut short.
+
+    A server that keeps asking for a moment, or for a time that is past, is met with growing waits in the end.
+    """
     if isinstance(failure, Transient) and failure.retry_after is not None:
-        return max(failure.retry_after, timedelta(seconds=1))
+        least = FIRST_WAIT if attempts <= _OBEYED else backoff(attempts - _OBEYED, random)
+        return max(failure.retry_after, least)
     return backoff(attempts, random)

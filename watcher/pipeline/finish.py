@@ -6,6 +6,7 @@ from structlog.contextvars import bind_contextvars
 
 from watcher.errors import Failure, Service
 from watcher.pipeline.stage import Context
+from watcher.points import reach
 from watcher.store import claims, targets
 
 
@@ -39,6 +40,7 @@ class Finish:
             upload.scored_at = now
             if target.current_upload_id == upload.id:
                 target.last_success_at = now
+            reach("finish.recording")
 
     async def put_off(self, unit: int, failure: Failure) -> None:
         """Nothing to write: what is due stays due."""

@@ -5,7 +5,7 @@ does not, so nothing flickers. A unit that does not come back, because it was pa
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from watcher.archives import NotAnArchive
 from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
@@ -19,6 +19,8 @@ from watcher.pipeline.failures import (
     backoff,
 )
 from watcher.pipeline.stage import Context, Stage
+from watcher.redaction import redactor
+from watcher.settings_source import secrets_of
 from watcher.store.conditions import all_open, close_condition, find, open_condition
 
 Key = tuple[str, int]
@@ -85,10 +87,15 @@ class Health:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._without_secrets = redactor(secrets_of(context.settings))
         self._open: set[tuple[str, str]] = set()
         """Subject and kind of the open conditions that a success may close; saves a look at each success."""
-        self._troubled: dict[tuple[str, str], dict[Key, datetime]] = {}
-        """The units that a condition is open for, and when each is forgotten."""
+        self._troubled: dict[tuple[str, str], dict[Key, float]] = {}
+        """The units that a condition is open for, and when each is forgotten, on the monotonic clock."""
+
+    def hide(self, message: str) -> str:
+        """Keep what a service, or an error, repeats of our secrets out of the record, and so out of all it shows."""
+        return str(self._without_secrets(message))
 
     async def load(self) -> None:
         """Take up the open conditions. The settings or the program may be others now: what paused is tried at once.
@@ -138,9 +145,7 @@ class Health:
             if kind in kinds:
                 troubled.pop((stage.name, unit), None)
         closing = [
-            one
-            for one in self._open
-            if one[1] in kinds and self._concerns(one, stage) and not self._in_trouble(one, now)
+            one for one in self._open if one[1] in kinds and self._concerns(one, stage) and not self._in_trouble(one)
         ]
         if not closing:
             return
@@ -155,7 +160,8 @@ class Health:
         subject, kind = condition
         return subject in (stage.service, stage.name) or kind == "unexpected"
 
-    def _in_trouble(self, condition: tuple[str, str], now: datetime) -> bool:
+    def _in_trouble(self, condition: tuple[str, str]) -> bool:
+        now = self._context.clock.monotonic()
         return any(until > now for until in self._troubled.get(condition, {}).values())
 
     async def _note(self, fault: Fault, key: Key, failure: Failure, asked: timedelta | None) -> None:
@@ -180,4 +186,6 @@ class Health:
                     retry_at=retry_at,
                 )
         self._open.add((fault.subject, fault.kind))
-        self._troubled.setdefault((fault.subject, fault.kind), {})[key] = (retry_at or now) + _FORGOTTEN_AFTER
+        forgotten_in = (retry_at - now if retry_at else timedelta()) + _FORGOTTEN_AFTER
+        troubled = self._troubled.setdefault((fault.subject, fault.kind), {})
+        troubled[key] = self._context.clock.monotonic() + forgotten_in.total_seconds()

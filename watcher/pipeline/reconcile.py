@@ -15,6 +15,7 @@ from watcher.pipeline.lookup import Doubtful, Found, attribute, look
 from watcher.pipeline.profile import profile_in_force
 from watcher.pipeline.stage import Context
 from watcher.pipeline.submit import Sending, in_doubt
+from watcher.points import reach
 from watcher.store import batches, forgotten
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
@@ -72,6 +73,7 @@ class Reconcile:
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
         """Mark what is stale, then look for everything doubtful in one listing."""
         await self._mark_stale()
+        reach("reconcile.doubted")
         async with self._context.store.read() as session:
             doubtful = await batches.in_state(session, "unconfirmed")
             late = await self._late(session, self._context.clock.now())
@@ -82,6 +84,7 @@ class Reconcile:
             await self._no_listing(late)
             return
         found = await look(self._context, listing)
+        reach("reconcile.found")
         await self._conclude(found, doubtful, late, listing)
         self._open_the_way(listing)
 
@@ -136,11 +139,16 @@ class Reconcile:
             for lost in await batches.in_state(session, "lost"):
                 if lost.remote_id in listed:
                     await self._adopt(session, lost, lost.remote_id, now)
+            # A list that leaves out what the service works on for us is cut, or lags: it proves no absence.
+            at_work = {one.remote_id for one in await batches.in_state(session, "submitted", "finished")}
+            looked = listing.complete and at_work <= listed.keys()
             for one in doubtful:
                 if one.token not in found.remote_ids:
                     batch = await batches.get(session, one.id)
-                    await self._not_found(session, batch, looked=listing.complete, undecided=found.undecided, now=now)
+                    await self._not_found(session, batch, looked=looked, undecided=found.undecided, now=now)
             await self._look_later(session, late, now)
+            reach("reconcile.concluding")
+        reach("reconcile.concluded")
 
     async def _look_later(self, session: Session, late: Sequence[Batch], now: datetime) -> None:
         for one in late:
@@ -164,8 +172,10 @@ class Reconcile:
     async def _adopt(self, session: Session, batch: Batch, remote_id: str, now: datetime) -> None:
         given_up = batch.state in ("released", "closed")
         why = "it turned up at the service after it was given up" if given_up else "found at the service"
+        was_lost = batch.state == "lost"
         await batches.accepted(session, batch, remote_id, due_at=now, now=now, why=why)
-        await close_condition(session, f"batch {batch.id}", now=now)
+        if not was_lost:  # what is listed may still not be told of: `collect` says when it is
+            await close_condition(session, f"batch {batch.id}", now=now)
         if given_up:
             await open_condition(
                 session,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -14,9 +14,9 @@ from watcher.errors import Failure, Ours, Transient
 from watcher.pipeline.collect import Collect
 from watcher.pipeline.download import Download
 from watcher.pipeline.extract import Extract
-from watcher.pipeline.failures import backoff
 from watcher.pipeline.finish import Finish
 from watcher.pipeline.health import Health, Key
+from watcher.pipeline.outage import ClockWatch, Outage
 from watcher.pipeline.profile import adopt_settings
 from watcher.pipeline.reconcile import Reconcile
 from watcher.pipeline.scan import Scan
@@ -59,12 +59,13 @@ class Runner:
             Finish(context),
         )
         self._under_way: dict[Key, asyncio.Task[None]] = {}
-        self._aside: dict[Key, datetime] = {}
-        """Units that show a fault of the program, and until when each is left alone."""
+        self._aside: dict[Key, float] = {}
+        """Units that show a fault of the program, and until when each is left alone, on the monotonic clock."""
         self._turning = asyncio.Lock()
         self._stopped = False
-        self._record_lost = 0
-        self._record_retry_at: datetime | None = None
+        self._outage = Outage(context.clock, context.random)
+        self._clock_watch = ClockWatch(context.clock)
+        self._scan_asked = False
         self.changed = asyncio.Event()
         """Set whenever a unit ends."""
 
@@ -76,15 +77,8 @@ class Runner:
         await self._health.load()
 
     async def request_scan(self) -> None:
-        """Ask for a scan, however long the record does not answer, and give it its turn."""
-        while not self._stopped:
-            try:
-                await self.scan.request()
-            except RecordUnavailable as failure:
-                self._lose_record(failure)
-                await self._context.clock.sleep(timedelta(seconds=5))
-            else:
-                break
+        """Ask for a scan and give it its turn; while the record is away, in the turn that finds it again."""
+        self._scan_asked = True
         await self.turn()
 
     async def keep_house(self) -> None:
@@ -92,24 +86,29 @@ class Runner:
         try:
             await self._verify.verify_all(everything=False)
         except RecordUnavailable as failure:
-            self._lose_record(failure)
+            self._outage.note(failure)
 
     async def turn(self) -> bool:
         """Start every unit that is due and has room; returns whether any was started."""
-        if self._stopped or self._is_record_lost():
+        if self._stopped or self._outage.lasts():
             return False
         started = False
         async with self._turning:
+            if self._outage.lasts():  # the turn that this one waited for has found out
+                return False
             try:
+                await self._outage.end(self._context.store)
+                await self._clock_watch.look(self._context.store)
+                if self._scan_asked:
+                    await self.scan.request()
+                    self._scan_asked = False
                 await self._drop_passed_over()
                 paused = await self._health.paused()
                 for stage in self.stages:
                     if stage.service not in paused and stage.name not in paused:
                         started |= await self._start_due(stage)
             except RecordUnavailable as failure:
-                self._lose_record(failure)
-            else:
-                self._find_record()
+                self._outage.note(failure)
         return started
 
     async def idle(self) -> None:
@@ -180,16 +179,15 @@ class Runner:
                 task.cancel()
 
     async def _start_due(self, stage: Stage) -> bool:
-        now = self._context.clock.now()
         busy = sum(name == stage.name for name, _ in self._under_way)
-        if busy >= stage.width or self._is_aside((stage.name, _ALL_UNITS), now):
+        if busy >= stage.width or self._is_aside((stage.name, _ALL_UNITS)):
             return False
         try:
             units = await stage.due()
         except Failure:
             raise
         except Exception:  # noqa: BLE001 - one broken stage stops no other
-            self._aside[stage.name, _ALL_UNITS] = now + _ASIDE
+            self._set_aside((stage.name, _ALL_UNITS))
             _log.exception("stage_failed_unexpectedly", stage=stage.name)
             return False
         started = False
@@ -197,7 +195,7 @@ class Runner:
             key = (stage.name, unit)
             if busy >= stage.width or self._stopped:
                 break
-            if key in self._under_way or self._is_aside(key, now):
+            if key in self._under_way or self._is_aside(key):
                 continue
             task = asyncio.create_task(self._run(stage, unit), name=f"{stage.name} {unit}")
             self._under_way[key] = task
@@ -206,8 +204,11 @@ class Runner:
             started = True
         return started
 
-    def _is_aside(self, key: Key, now: datetime) -> bool:
-        if key in self._aside and self._aside[key] <= now:
+    def _set_aside(self, key: Key) -> None:
+        self._aside[key] = self._context.clock.monotonic() + _ASIDE.total_seconds()
+
+    def _is_aside(self, key: Key) -> bool:
+        if self._aside.get(key, float("inf")) <= self._context.clock.monotonic():
             del self._aside[key]
         return key in self._aside
 
@@ -227,6 +228,9 @@ class Runner:
         except Failure as failure:
             outcome = failure.kind
             await self._failed(stage, unit, failure)
+        except OSError as error:  # of the network too it is a kind of failure by now: this is the machine
+            outcome = Ours.kind
+            await self._failed(stage, unit, Ours(f"{stage.name} failed: {error!r}"))
         except Exception as error:  # noqa: BLE001 - one poisoned unit stops nobody
             outcome = "unexpected"
             await self._unexpected(stage, unit, error)
@@ -246,26 +250,27 @@ class Runner:
     async def _failed(self, stage: Stage, unit: int, failure: Failure) -> None:
         """Write down what the failure leads to. When even that fails, the unit is simply still due."""
         if isinstance(failure, RecordUnavailable):
-            self._lose_record(failure)
+            self._outage.note(failure)
             return
+        failure.message = self._health.hide(failure.message)
         try:
             await self._health.failed(stage, unit, failure)
             await stage.put_off(unit, failure)
         except Ours as worse:
-            self._lose_record(worse)
+            self._outage.note(worse)
         except Exception as error:  # noqa: BLE001 - else the unit would be due at once, for ever
             await self._unexpected(stage, unit, error)
 
     async def _unexpected(self, stage: Stage, unit: int, error: Exception) -> None:
         """Set a unit aside that shows a fault of the program; the others go on."""
-        self._aside[stage.name, unit] = self._context.clock.now() + _ASIDE
+        self._set_aside((stage.name, unit))
         _log.error("unit_failed_unexpectedly", unit=unit, exc_info=error)
-        failure = Transient(f"unexpected {type(error).__name__}: {error}", retry_after=_ASIDE)
+        failure = Transient(self._health.hide(f"unexpected {type(error).__name__}: {error}"), retry_after=_ASIDE)
         try:
             await self._health.unexpected(stage, unit, failure)
             await stage.put_off(unit, failure)
         except Ours as worse:
-            self._lose_record(worse)
+            self._outage.note(worse)
         except Exception:  # noqa: BLE001 - it is set aside in memory all the same
             _log.exception("unit_not_put_off", unit=unit)
 
@@ -276,8 +281,8 @@ class Runner:
         takes.
         """
         now = self._context.clock.now()
-        if self._record_retry_at is not None:
-            return self._record_retry_at - now
+        if self._outage.wait is not None:
+            return self._outage.wait
         try:
             async with self._context.store.read() as session:
                 waits = await overview.waits(
@@ -287,25 +292,9 @@ class Runner:
                     after=now if later else None,
                 )
         except RecordUnavailable as failure:
-            self._lose_record(failure)
+            self._outage.note(failure)
             return timedelta(seconds=1)
         wait = waits.next_at - now if waits.next_at else None
         if waits.at_work:
             return PATIENCE if wait is None else min(wait, PATIENCE)
         return wait if wait is not None and wait <= PATIENCE else None
-
-    def _is_record_lost(self) -> bool:
-        return self._record_retry_at is not None and self._context.clock.now() < self._record_retry_at
-
-    def _lose_record(self, failure: Failure) -> None:
-        """Without the record nothing new is started; said once, and once when it is back."""
-        self._record_lost += 1
-        wait = backoff(self._record_lost, self._context.random, longest=timedelta(seconds=30))
-        self._record_retry_at = self._context.clock.now() + wait
-        if self._record_lost == 1:
-            _log.error("record_unavailable", reason=failure.message, action=failure.action)
-
-    def _find_record(self) -> None:
-        if self._record_lost:
-            _log.info("record_available_again", failed_tries=self._record_lost)
-        self._record_lost, self._record_retry_at = 0, None

@@ -16,6 +16,7 @@ from watcher.pipeline.failures import wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, forget_troubles, label_of, rename_troubles
+from watcher.points import reach
 from watcher.settings import FragalysisSettings
 from watcher.store import claims, targets
 from watcher.store.conditions import close_condition, open_condition
@@ -109,6 +110,8 @@ class Scan:
             await claims.review(session, profile, self._context.policy, now=now)
             await ask_for_approval(session, profile, now)
             say_after_commit(session, "scan_finished", targets=len(listing), changed=changed, scan_no=instance.scan_no)
+            reach("scan.recording")
+        reach("scan.recorded")
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only
         """Scan again after a while."""

@@ -23,10 +23,11 @@ from watcher.molecule_one import (
     Unknown,
     profile_of,
 )
-from watcher.pipeline.failures import backoff
+from watcher.pipeline.failures import backoff, wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.refusals import fault_is_no_molecule
 from watcher.pipeline.stage import Context
+from watcher.points import reach
 from watcher.store import allowance, batches, forgotten, overview, purchases, targets
 from watcher.store.conditions import close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown, Session
@@ -99,12 +100,15 @@ class Submit:
             if batch is None:
                 return
             bind_contextvars(batch_id=batch.id)
+            reach("submit.intended")
             if self._sending.stopping:
                 outcome: Outcome = NotSent("the program is ending")
             else:
                 outcome = await self._context.molecule_one.create(batch.payload.encode())
+            reach("submit.answered")
             self._say(batch, outcome)
             await self._record_surely(token, outcome)
+            reach("submit.recorded")
         finally:
             self._sending.now.discard(token)
         if not self._sending.stopping:
@@ -142,6 +146,7 @@ class Submit:
                     now=now,
                 )
                 await ask_for_approval(session, profile, now)
+                reach("submit.intending")
                 return batch
         except CommitUnknown:
             # Nothing is sent on a doubt. If the intent is there after all, it is closed as never sent.
@@ -168,6 +173,7 @@ class Submit:
                     if batch is None or (batch.state != "submitting" and not late):
                         return
                     await self._record(session, batch, outcome, self._context.clock.now())
+                    reach("submit.recording")
             except Ours:
                 attempts += 1
                 wait = backoff(attempts, self._context.random, longest=_LONGEST_BETWEEN_RECORDINGS)
@@ -216,13 +222,13 @@ class Submit:
         match outcome:
             case ServiceRefused(reason=reason):
                 raise AuthFailure(f"the purchase was refused: {reason}", action=_LOOK_AT_ACCOUNT)
-            case Later(reason=reason, retry_after=asked) if asked:
-                raise Transient(reason, retry_after=asked)
             case NotSent(reason=reason) | Later(reason=reason):
+                asked = outcome.retry_after if isinstance(outcome, Later) else None
                 async with self._context.store.read() as session:
                     condition = await find(session, SERVICE, "unreachable")
                 attempts = (condition.attempts if condition else 0) + 1
-                raise Transient(reason, retry_after=backoff(attempts, self._context.random))
+                wait = wait_after(Transient(reason, retry_after=asked), attempts, self._context.random)
+                raise Transient(reason, retry_after=wait)
             case _:
                 return
 

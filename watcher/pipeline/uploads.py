@@ -1,5 +1,6 @@
 """What several stages say and ask of an upload: its name for people, its conditions, whether it still counts."""
 
+import hashlib
 from datetime import datetime
 
 from watcher.pipeline.stage import Context
@@ -8,12 +9,19 @@ from watcher.store.conditions import all_open, close_condition, find
 from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
 
+_LONGEST_NAME = 100
 _KINDS = ("archive_unavailable", "archive_quarantined", "scoring_quarantined")
 
 
 def label_of(target: Target) -> str:
-    """Name a target the way people do."""
-    return f"{target.name}@{target.target_access_string}"
+    """Name a target the way people do; what no person would name is cut, for an index cannot hold it (PostgreSQL)."""
+    return f"{_short(target.name)}@{_short(target.target_access_string)}"
+
+
+def _short(name: str) -> str:
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
 
 
 def subject_of(target: Target, upload: Upload) -> str:

@@ -66,13 +66,13 @@ async def close_condition(session: AsyncSession, subject: str, *kinds: str, now:
         query = query.where(Condition.kind.in_(kinds))
     closed = (await session.scalars(query)).all()
     for condition in closed:
-        condition.until = now
+        condition.until = max(now, condition.since)  # the clock may have been set back
         say_after_commit(
             session,
             "condition_closed",
             subject=subject,
             kind=condition.kind,
             since=condition.since,
-            lasted_seconds=round((now - condition.since).total_seconds()),
+            lasted_seconds=round((condition.until - condition.since).total_seconds()),
         )
     return len(closed)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from watcher.errors import Ours, SettingsError
+from watcher.points import reach
 from watcher.settings import DatabaseSettings
 from watcher.store.connections import create_private, postgres_engine, sqlite_engine
 
@@ -93,6 +94,15 @@ class Store:
         async with self.read() as session:
             await session.execute(text("SELECT 1"))
 
+    async def probe(self) -> None:
+        """Return when the database takes a change: a full disk lets through what only reads. Raises RecordUnavailable.
+
+        The change is taken back in the same transaction.
+        """
+        async with self.write() as session:
+            await session.execute(text("UPDATE instance SET scan_no = scan_no + 1"))
+            await session.execute(text("UPDATE instance SET scan_no = scan_no - 1"))
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """Open a snapshot of the record. Raises RecordUnavailable when the database does not answer in time."""
@@ -127,9 +137,11 @@ class Store:
                         await self._begin_writing(session)
                         yield session
                         await session.flush()
+                        reach("store.committing")
                         committing = True
                         await session.commit()
                         committed = True
+                        reach("store.committed")
                         _say(session)
                 except IntegrityError as error:
                     raise Conflict(str(error.orig)) from error

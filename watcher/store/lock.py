@@ -17,11 +17,16 @@ from watcher.errors import AlreadyRunning, Ours
 from watcher.store.engine import Store
 
 _ADVISORY_KEY = 0x66726167  # "frag"; advisory locks are counted for each database of the server
+CHECK_S = 10.0
+TAKE_S = 20.0
+_ENDING_S = 0.1  # a session that is told to end takes a moment
 # The server notices within a minute that the machine of a holder is gone.
 _INTRODUCE = text(
     "SELECT set_config('application_name', :me, false), set_config('tcp_keepalives_idle', '30', false),"
     " set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)"
 )
+_MYSELF = text("SELECT pid || ' ' || backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+_OWN = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid || ' ' || backend_start = :lost")
 _HOLDER = text(
     "SELECT a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI TZ')"
     " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
@@ -41,6 +46,8 @@ class InstanceLock:
         self._me = f"`watcher {command}`, process {os.getpid()} on {socket.gethostname()}"
         self._file: IO[str] | None = None
         self._connection: AsyncConnection | None = None
+        self._backend = ""
+        """Our session at the server that had the lock last."""
 
     async def __aenter__(self) -> Self:
         """Take the lock."""
@@ -65,7 +72,7 @@ class InstanceLock:
             return
         if self._connection is not None:
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(CHECK_S):
                     await self._connection.execute(text("SELECT 1"))
             except (SQLAlchemyError, OSError):
                 await self._hang_up()
@@ -102,13 +109,19 @@ class InstanceLock:
     async def _lock_database(self) -> None:
         connection: AsyncConnection | None = None
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(TAKE_S):
                 connection = await self._store.engine.connect()
                 connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await connection.execute(_INTRODUCE, {"me": self._me})
-                if await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_KEY}):
-                    self._connection = connection
-                    return
+                while True:
+                    if await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_KEY}):
+                        self._backend = await connection.scalar(_MYSELF) or ""
+                        self._connection = connection
+                        return
+                    # A session of ours whose network broke lives on at the server, with the lock, until that notices.
+                    if not await connection.scalar(_OWN, {"lost": self._backend}):
+                        break
+                    await asyncio.sleep(_ENDING_S)
                 holder = await connection.scalar(_HOLDER, {"key": _ADVISORY_KEY})
         except (SQLAlchemyError, OSError) as error:
             raise Ours(f"the lock of the record {self._store.label} could not be asked for: {error}") from error

@@ -22,7 +22,6 @@ from watcher.store.schema import (
     Target,
     Transition,
     Upload,
-    digest,
 )
 
 _CHUNK = 500
@@ -164,68 +163,6 @@ async def transitions_of(session: AsyncSession, entity: str, entity_id: int) -> 
 async def batch_of_remote_id(session: AsyncSession, remote_id: str) -> Batch | None:
     """Return the batch that the service knows under this id."""
     return await session.scalar(select(Batch).where(Batch.remote_id == remote_id))
-
-
-async def integrity(session: AsyncSession, *, sqlite: bool) -> list[str]:
-    """Return what the database itself finds wrong; PostgreSQL looks after itself."""
-    if not sqlite:
-        return []
-    connection = await session.connection()
-    words: list[str] = list((await connection.exec_driver_sql("PRAGMA integrity_check")).scalars())
-    orphans = [
-        f"row {row['rowid']} of {row['table']} points at a missing row of {row['parent']}"
-        for row in (await connection.exec_driver_sql("PRAGMA foreign_key_check")).mappings()
-    ]
-    return [word for word in words if word != "ok"] + orphans
-
-
-async def broken_invariants(session: AsyncSession) -> list[str]:
-    """Return what must not be: rows that contradict each other."""
-    live = select(BatchItem.claim_id).where(BatchItem.live)
-    paid = ("reserved", *DONE)
-    queries = {
-        "claim {}: reserved, but in no batch": select(Claim.id).where(Claim.state == "reserved", Claim.id.not_in(live)),
-        "claim {}: free to be sent, but in a batch already": select(Claim.id).where(
-            Claim.state.not_in(paid), Claim.id.in_(live)
-        ),
-        "batch {}: at the service, but without its id": select(Batch.id).where(
-            Batch.state.in_(("submitted", "finished", "collected", "lost")), Batch.remote_id.is_(None)
-        ),
-        "batch {}: closed or released, but holds compounds that wait for it": select(Batch.id).where(
-            Batch.state.in_(("closed", "released")),
-            Batch.id.in_(
-                select(BatchItem.batch_id)
-                .join(Claim, Claim.id == BatchItem.claim_id)
-                .where(BatchItem.live, Claim.state.not_in(DONE))
-            ),
-        ),
-        "target {}: its current upload belongs to another target, or to none": select(Target.id)
-        .outerjoin(Upload, Upload.id == Target.current_upload_id)
-        .where(Target.current_upload_id.is_not(None), Upload.target_id.is_distinct_from(Target.id)),
-        "upload {}: stored, but without path or digest": select(Upload.id).where(
-            Upload.archive_state == "stored", Upload.archive_path.is_(None) | Upload.archive_sha256.is_(None)
-        ),
-    }
-    found = [name.format(row_id) for name, query in queries.items() for row_id in await session.scalars(query)]
-    for batch_id, payload, payload_digest in await session.execute(
-        select(Batch.id, Batch.payload, Batch.payload_digest)
-    ):
-        if digest(payload) != payload_digest:
-            found.append(f"batch {batch_id}: its payload does not agree with its digest")
-    return found
-
-
-async def stored_archives(session: AsyncSession) -> list[tuple[str, str, str]]:
-    """Return name, path and digest of each stored archive."""
-    rows = await session.execute(
-        select(
-            Target.name, Target.target_access_string, Upload.upload_index, Upload.archive_path, Upload.archive_sha256
-        )
-        .join(Target, Target.id == Upload.target_id)
-        .where(Upload.archive_state == "stored")
-        .order_by(Upload.id)
-    )
-    return [(f"{name}@{tas} upload {index}", path or "", sha256 or "") for name, tas, index, path, sha256 in rows]
 
 
 @dataclass(frozen=True, slots=True)

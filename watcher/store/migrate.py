@@ -7,6 +7,7 @@ import asyncio
 import os
 import sqlite3
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select, text
 
 from watcher.errors import Ours, WatcherError
+from watcher.points import reach
 from watcher.store.connections import sqlite_uri
 from watcher.store.engine import Store
 from watcher.store.schema import Base, Instance
@@ -68,6 +70,7 @@ async def upgrade(store: Store, *, name: str, now: datetime) -> Upgrade:
         )
     backup_file = None
     if before is not None and store.sqlite_file is not None:
+        await asyncio.to_thread(_sweep, store.sqlite_file)
         backup_file = store.sqlite_file.with_name(f"{store.sqlite_file.name}.before-{HEAD}-{now:%Y%m%dT%H%M%S}")
         await backup(store, backup_file)
     async with store.for_upgrade() as opened, opened.write() as session:
@@ -78,6 +81,8 @@ async def upgrade(store: Store, *, name: str, now: datetime) -> Upgrade:
         await connection.run_sync(_create if empty else _upgrade)
         if await session.scalar(select(Instance)) is None:
             session.add(Instance(id=1, name=name, created_at=now))
+        reach("migrate.changing")
+    reach("migrate.changed")
     return Upgrade(before, HEAD, backup_file)
 
 
@@ -107,6 +112,7 @@ def _copy(source: Path, destination: Path) -> None:
         finally:
             old.close()
             new.close()
+        reach("backup.written")
         try:
             destination.hardlink_to(part)  # fails when the name is taken
         except FileExistsError:
@@ -114,8 +120,17 @@ def _copy(source: Path, destination: Path) -> None:
         except OSError:  # a file system without hard links
             destination.touch(mode=0o600, exist_ok=False)
             part.replace(destination)
+        reach("backup.named")
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sweep(record: Path) -> None:
+    """Remove copies that earlier upgrades began and did not finish, so that many such starts do not fill the disk."""
+    with suppress(OSError):  # no reason not to upgrade
+        for path in record.parent.iterdir():
+            if path.name.startswith(f".{record.name}.before-") and ".part" in path.name:
+                path.unlink(missing_ok=True)
 
 
 def _config(connection: Connection | None = None) -> "Config":

@@ -1,0 +1,123 @@
+"""The disk against the record: what is damaged, gone or left over is found with what helps; and the command itself."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from tests.support.pipeline import A, Job, world
+from tests.support.process import Done, _call
+from watcher.pipeline.inventory import inventory
+from watcher.store.engine import Store
+from watcher.store.invariants import Finding
+
+
+def _damage(job: Job, what: str) -> Path:
+    folder = job.downloads / A[1] / A[0]
+    archive = folder / "1" / f"{A[0]}.tar.gz"
+    match what:
+        case "damaged":
+            archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+        case "gone":
+            archive.unlink()
+        case "not unpacked":
+            shutil.rmtree(folder / "1" / "files")
+        case "link":
+            (folder / "current").unlink()
+            (folder / "current").symlink_to("77")
+        case "folder":
+            (folder / "77").mkdir()
+            return folder / "77"
+        case "part":
+            part = folder / "1" / ".files.part"
+            part.mkdir()
+            return part
+    return archive
+
+
+@pytest.fixture
+async def job(tmp_path: Path) -> AsyncIterator[Job]:
+    async with world(tmp_path) as job:
+        await job.once()
+        yield job
+
+
+async def disk(job: Job) -> list[Finding]:
+    async with Store(job.settings.database, read_only=True) as store:
+        return await inventory(store, job.settings.download)
+
+
+@pytest.mark.parametrize(
+    ("what", "words", "advice"),
+    [
+        ("damaged", "does not agree with its digest", "fetches it again"),
+        ("gone", "is gone", "fetches it again"),
+        ("not unpacked", "unpacked files are gone", "fetches it again"),
+        ("link", "does not point at 1", "points it"),
+        ("folder", "belongs to no recorded upload", "look at it"),
+        ("part", "left by a crash", "next start removes it"),
+    ],
+)
+async def test_what_the_disk_does_not_hold_is_found(job: Job, what: str, words: str, advice: str) -> None:
+    place = await asyncio.to_thread(_damage, job, what)
+    (found,) = await disk(job)
+    assert words in found.what
+    assert advice in found.action
+    assert A[0] in found.where
+    if what in ("damaged", "gone", "not unpacked", "link", "part"):
+        await job.once()  # what is advised is what helps
+        assert await disk(job) == []
+    else:
+        assert place.is_dir(), "nothing is changed"
+
+
+async def test_a_size_that_the_record_does_not_know(job: Job) -> None:
+    async with Store(job.settings.database) as store, store.write() as session:
+        await session.execute(text("UPDATE upload SET archive_size = 1 WHERE id = 1"))
+    (found,) = await disk(job)
+    assert "the record says 1" in found.what
+
+
+async def test_what_is_being_fetched_is_no_finding(job: Job) -> None:
+    job.sandbox.fragalysis.touch(*A)
+    job.fault("fragalysis", "status", "download_structures", method="POST", status=503, times=None)
+    await job.once()
+    (upload,) = [one for one in await job.uploads() if one.archive_state in ("wanted", "unavailable")]
+    at = upload.committed_at.strftime("%Y%m%dT%H%M%S.%fZ")
+    folder = job.downloads / A[1] / A[0] / f"1-{at}"
+    (folder / ".A71EV2A.tar.gz.part").parent.mkdir()
+    (folder / ".A71EV2A.tar.gz.part").touch()
+    assert await disk(job) == []
+
+
+# The command
+
+
+async def check(job: Job, *arguments: str) -> Done:
+    """Call `watcher db check` as a process of its own, with the settings of the job."""
+    folder = job.downloads.parent
+    lines = f'[database]\nurl = "sqlite+aiosqlite:///{job.file}"\n[download]\ndirectory = "{job.downloads}"\n'
+    await asyncio.to_thread((folder / "config.toml").write_text, lines)
+    return await asyncio.to_thread(_call, folder, ["db", "check", *arguments], {})
+
+
+async def test_the_command_beside_the_daemon(job: Job) -> None:
+    async with job.run() as runner:
+        await runner.turn()
+        assert await disk(job) == []
+        before = await asyncio.to_thread(Path(job.file).read_bytes)
+        await asyncio.to_thread(_damage, job, "gone")
+        done = await check(job)
+        assert done.exit_code == 1
+        first, last = done.stdout.splitlines()
+        assert first.startswith("wrong: A71EV2A@lb32627-66 upload 1: the stored archive is gone")
+        assert "; what to do: nothing by hand" in first
+        assert last.startswith("1 finding.")
+        done = await check(job, "--json")
+        assert done.exit_code == 1
+        assert [set(one) for one in json.loads(done.stdout)] == [{"where", "what", "action"}]
+        assert await asyncio.to_thread(Path(job.file).read_bytes) == before

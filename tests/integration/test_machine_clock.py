@@ -1,0 +1,132 @@
+"""The clock of the machine is set back: no limit is passed, nothing waits an hour longer, nothing is due for ever."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.support.pipeline import A, Job, JobClock, world
+from watcher.store.engine import RecordUnavailable
+
+pytestmark = pytest.mark.slow
+
+HOUR = timedelta(hours=1)
+ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+
+
+class SetBack(JobClock):
+    """A clock that people set; the one beside it that nobody sets goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.offset
+
+
+@pytest.fixture
+async def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Job]:
+    monkeypatch.setattr("tests.support.pipeline.JobClock", SetBack)
+    async with world(tmp_path) as job:
+        job.set("download", enabled=False)
+        yield job
+
+
+def set_back(job: Job, by: timedelta = HOUR) -> None:
+    assert isinstance(job.clock, SetBack)
+    job.clock.offset -= by
+
+
+def told(logs: list[Any], name: str) -> int:
+    return sum(one["event"] == name for one in logs)
+
+
+@pytest.mark.slow
+async def test_what_is_due_comes_when_it_would_have_come(job: Job) -> None:
+    job.sandbox.molecule_one.pace.seconds_per_molecule = 100.0
+    job.sandbox.molecule_one.pace.parallel = 1
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            await runner.scan.request()
+            while not job.posts():
+                await runner.turn()
+                await runner.idle()
+            set_back(job)
+            started = job.clock.monotonic()
+            await job.again(runner)
+    assert job.clock.monotonic() - started < 600
+    assert job.bought == ALL
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+    assert told(logs, "clock_set_back") == 1
+
+
+@pytest.mark.parametrize("failing", ["status", "close_before_answer"])
+async def test_pauses_do_not_grow_and_conditions_stay_sane(job: Job, failing: str) -> None:
+    more: dict[str, Any] = {"status": 401} if failing == "status" else {}
+    job.fault("fragalysis", failing, times=None, **more)
+    async with job.run() as runner:
+        await job.again(runner)
+        (condition,) = await job.open_conditions()
+        set_back(job)
+        job.sandbox.clear_faults()
+        await runner.turn()
+        await job.later(runner, minutes=16)
+        await job.later(runner, minutes=1)
+    assert job.bought == ALL
+    assert await job.conditions() == {}
+    (closed,) = await job.ever(condition.kind)
+    assert closed.until is not None
+    assert closed.until >= closed.since
+
+
+async def test_the_limit_of_a_day_stays_one(job: Job) -> None:
+    job.set("limits", compounds_per_day=2)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert sum(job.bought.values()) == 2
+        set_back(job)
+        await job.again(runner)
+        await job.later(runner, hours=23, minutes=50)
+        assert sum(job.bought.values()) == 2, "a day has not passed, whatever the clock says"
+        await job.later(runner, hours=1, minutes=20)
+        await job.again(runner)
+    assert job.bought == ALL
+
+
+async def test_a_record_that_is_away_and_units_set_aside_do_not_wait_for_the_clock(job: Job) -> None:
+    async with job.run() as runner:
+        runner._outage.note(RecordUnavailable("gone"))
+        runner._set_aside(("scan", 0))
+        set_back(job)
+        job.clock.advance(301)
+        await job.again(runner)
+    assert job.bought == ALL
+
+
+async def test_a_purchase_in_doubt_is_held_no_shorter(job: Job) -> None:
+    """The window is time in which the batch may turn up: set back, it gets longer and never shorter."""
+    job.set("molecule_one", on_unconfirmed="resubmit", unconfirmed_window="30m")
+    job.sandbox.molecule_one.listing.lag = 10**6
+    job.fault("molecule_one", "close_after", method="POST")
+    async with job.run() as runner:
+        await job.again(runner)
+        (batch,) = await job.batches()
+        assert batch.state == "unconfirmed"
+        set_back(job)
+        await job.later(runner, minutes=29)
+        assert [one.state for one in await job.batches()] == ["unconfirmed"]
+    assert job.bought == ALL
+    assert batch.id == 1
+
+
+async def test_a_start_after_the_clock_was_set_back(job: Job) -> None:
+    await job.once()
+    set_back(job)
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    assert job.bought == {**ALL, "CCC": 1}
+    assert await job.conditions() == {}

@@ -1,0 +1,359 @@
+"""Answers that nobody should send: huge, bottomless, bombs; and names that would be a path, a command or a formula."""
+
+import asyncio
+import csv
+import gzip
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.support.pipeline import Job, world
+from tests.support.process import COMMAND, Served, Workplace, environment
+from watcher.pipeline.uploads import label_of
+from watcher.sandbox import Sandbox
+from watcher.store.schema import Condition, Target
+
+pytestmark = pytest.mark.slow
+
+BIG = 320 * 2**20
+GROWTH = 60 * 2**20
+"""What a process may grow by over such an answer: buffers, never the body."""
+
+_ASK = """
+import asyncio, resource, sys
+from datetime import timedelta
+from watcher.answers import Answer
+from watcher.http import Http
+from watcher.settings import HttpSettings
+
+async def main(url, way):
+    settings = HttpSettings(max_response_size=2**20, trust_env=False)
+    async with Http("molecule_one", url, settings, requests_per_second=100, user_agent="x") as http:
+        assert (await http.request("GET", "/small", operation="warm")).status == 200
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        said = "nothing"
+        try:
+            if way == "stream":
+                async with http.stream("/big", operation="file") as (_, chunks):
+                    total, largest = 0, 0
+                    async for chunk in chunks:
+                        total, largest = total + len(chunk), max(largest, len(chunk))
+                    said = f"{total} {largest}"
+            elif way == "once":
+                minute = timedelta(seconds=60)
+                said = str(await http.send_once("/big", b"{}", operation="create", headers={}, timeout=minute))
+            else:
+                said = str(await http.request(way, "/big", operation="list"))
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), said[:300])
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@asynccontextmanager
+async def flood(head: bytes, pieces: Any) -> AsyncIterator[tuple[str, list[int]]]:
+    """A server whose `/big` sends `head` and then the pieces as long as somebody reads; and what it has sent."""
+    sent = [0]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while request := await reader.readline():
+                while (await reader.readline()).strip():
+                    pass
+                if b"/small" in request:
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                    continue
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + head + b"\r\n")
+                for piece in pieces():
+                    writer.write(piece)
+                    sent[0] += len(piece)
+                    await writer.drain()
+                break
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()[:2]
+        yield f"http://{host}:{port}", sent
+
+
+def endless(total: int = BIG) -> Iterator[bytes]:
+    piece = b'"' + b"x" * (2**16 - 1)
+    for _ in range(total // len(piece)):
+        yield piece
+
+
+def chunked(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield b"%x\r\n%s\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"
+
+
+def squeezed(wbits: int) -> list[bytes]:
+    packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
+    return [*filter(None, (packer.compress(bytes(2**20)) for _ in range(BIG // 2**20))), packer.flush()]
+
+
+BOMB, DEFLATED = squeezed(31), squeezed(-15)
+NESTED = [gzip.compress(b"".join(BOMB))]
+WAYS: dict[str, tuple[bytes, Any]] = {
+    "announced": (b"Content-Length: %d\r\n" % BIG, endless),
+    "chunked": (b"Transfer-Encoding: chunked\r\n", lambda: chunked(endless())),
+    "until closed": (b"Connection: close\r\n", endless),
+    "gzip bomb": (b"Content-Encoding: gzip\r\nContent-Length: %d\r\n" % sum(map(len, BOMB)), lambda: iter(BOMB)),
+    "gzip bomb, chunked": (b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", lambda: chunked(iter(BOMB))),
+    "deflate bomb": (b"Content-Encoding: deflate\r\nConnection: close\r\n", lambda: iter(DEFLATED)),
+    "bomb in a bomb": (b"Content-Encoding: gzip\r\nConnection: close\r\n", lambda: iter(NESTED)),
+    "one endless header": (b"X-Long: " + b"x" * 2**22 + b"\r\n", lambda: iter([b"{}"])),
+}
+
+
+async def ask(url: str, way: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _ASK, url, way, stdout=asyncio.subprocess.PIPE, env=environment()
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    grown, _, said = out.decode().partition(" ")
+    return int(grown), said.strip()
+
+
+CHOSEN = (("GET", "chunked"), ("once", "gzip bomb"))
+CASES = [
+    pytest.param(way, name, marks=() if (way, name) in CHOSEN else pytest.mark.slow)
+    for way in ("GET", "POST", "once")
+    for name in WAYS
+]
+
+
+@pytest.mark.parametrize(("way", "name"), CASES)
+async def test_a_huge_answer_is_cut_and_not_kept(way: str, name: str) -> None:
+    async with flood(*WAYS[name]) as (url, sent):
+        grown, said = await ask(url, way)
+    assert grown < GROWTH, f"grew by {grown >> 20} MB: {said}"
+    if name == "bomb in a bomb":  # only the outer one is undone, and what is left is small
+        return
+    assert said.startswith("NoAnswer" if way == "once" else "_Final" if "header" not in name else "Transient"), said
+    assert sent[0] < BIG // 4
+
+
+@pytest.mark.parametrize("name", ["chunked", pytest.param("gzip bomb", marks=pytest.mark.slow)])
+async def test_a_file_of_any_size_comes_in_pieces(name: str) -> None:
+    """The stream has no limit of its own: who writes it to the disk stops. What matters is that pieces stay small."""
+    async with flood(*WAYS[name]) as (url, _):
+        grown, said = await ask(url, "stream")
+    total, largest = map(int, said.split())
+    assert total >= BIG * 0.99
+    assert largest <= 2**20
+    assert grown < GROWTH
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+BOTTOMLESS = {
+    "^/api/targets/": "fragalysis",
+    "^/api/target_exp": "fragalysis",
+    "^/api/site_obs": "fragalysis",
+    "^/api/download_structures": "fragalysis",
+    "^/viewer/task_status": "fragalysis",
+    "batch-search$": "molecule_one",
+    "search-status": "molecule_one",
+    "search-result": "molecule_one",
+}
+JSON = {"Content-Type": "application/json"}
+SHAPES = {
+    "list": DEEP,
+    "object": '{"a":' * 100_000 + "1" + "}" * 100_000,
+    "within rows": '{"count": 1, "next": null, "results": [{"id": 1, "title": ' + DEEP + "}]}",
+    "within items": '[{"id": 1, "status": "ok", "result": 2, "synthesis": ' + DEEP + "}]",
+    "within counts": '{"queued": 0, "running": 0, "finished": 4, "error": 0, "more": ' + DEEP + "}",
+}
+DEEPEST = ("search-result", "within items")
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        pytest.param(path, shape, marks=() if (path, shape) == DEEPEST else pytest.mark.slow)
+        for one, path in enumerate(BOTTOMLESS)
+        for other, shape in enumerate(SHAPES)
+        if (one + other) % 3 == 2 or (path, shape) == DEEPEST
+    ],
+)
+async def test_answers_without_a_bottom(tmp_path: Path, path: str, shape: str) -> None:
+    async with world(tmp_path) as job:
+        where: Any = BOTTOMLESS[path]
+        job.fault(where, "status", path, method="GET", status=200, body=SHAPES[shape], headers=JSON, times=4)
+        job.fault(where, "status_after", path, method="POST", status=200, body=SHAPES[shape], headers=JSON, times=1)
+        with structlog.testing.capture_logs() as logs:
+            async with job.run() as runner:
+                await job.again(runner)
+                for _ in range(4):
+                    await job.later(runner, hours=2)
+                quarantined = [kind for kind in await job.conditions() if "quarantined" in kind]
+        assert not [one for one in logs if "unexpected" in str(one) or "exc_info" in one]
+        assert set(await job.conditions()) == set(quarantined)
+        assert set(job.bought.values()) <= {1}
+        assert quarantined or len(job.bought) == 3
+
+
+NAMES = (
+    '=HYPERLINK("http://x.invalid","x")',
+    "+1+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1+1",
+    "\r=1+1",
+    "\x1b[2J\x1b]0;owned\x07\x1b[31mred",
+    "\x9b31mred",
+    "\u202egnp.exe\u2066",
+    "../../../../etc/passwd",
+    "/etc/passwd",
+    "..",
+    "con",
+    "-rf",
+    "[bold red]loud[/] [link=http://x.invalid]x[/link]",
+    "<script>alert(1)</script>",
+    "line\nbreak\r\nSet-Cookie: a=b",
+    "nul\x00byte",
+    "a@b@c",
+    "%s %(x)s {0} ${HOME} `id`",
+    "é\u0301 \u200b\ufeff\u2028",
+    "x" * 10_000,
+    "\u6f22" * 10_000,
+    " ",
+)
+_SMILES = ["C" * (number + 1) + "O" for number in range(len(NAMES))]
+
+
+def people(sandbox: Sandbox) -> None:
+    """A target with each name, and that name in its TAS and codes too."""
+    for name, smiles in zip(NAMES, _SMILES, strict=True):
+        tas = f"lb1-1{name}" if name.strip(".") else name
+        sandbox.fragalysis.add_target(name, tas)
+        sandbox.fragalysis.add_upload(name, tas, [(name, smiles, name)])
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """The whole job done on these names by the command itself; its commands look at what came of it."""
+    with Served(build_polls=0, catalogue=None, age="2026") as served:
+        served.do(people)
+        place = Workplace(tmp_path_factory.mktemp("hostile"), served)
+        place.set("download", enabled=True)
+        done = place.call("once", "--timeout", "50s", exit_code=None)
+        (place.folder / "log").write_text(done.stderr, encoding="utf-8")
+        assert set(served.purchases.values()) == {1}
+        assert len(served.purchases) == len(NAMES)
+        yield place
+
+
+def on_a_terminal(place: Workplace, *arguments: str) -> str:
+    """What a command writes to a terminal."""
+    place.configure()
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=place.folder, env=environment({"TERM": "xterm"}), stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(ours, 2**16)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(ours)
+    assert process.wait(60) in (0, 3)
+    return seen.decode("utf-8")
+
+
+def harmless(text: str) -> bool:
+    """Say whether nothing but line breaks and the bold of our own moves or colours anything."""
+    plain = re.sub(r"\x1b\[[01]m", "", text).replace("\r\n", "").replace("\n", "")
+    return plain.isprintable()
+
+
+def test_no_name_leaves_the_folder(workplace: Workplace) -> None:
+    downloads = workplace.folder / "downloads"
+    paths = list(downloads.rglob("*"))
+    assert len([path for path in paths if path.name == "current"]) >= 10
+    assert all(path.resolve().is_relative_to(downloads.resolve()) for path in paths)
+    for path in downloads.glob("*/*"):
+        assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}", path.name)
+        assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,99}", path.parent.name)
+    assert {path.name for path in workplace.folder.iterdir()} <= {
+        "config.toml", "downloads", "log", "watcher.db", "watcher.db-shm", "watcher.db-wal", "watcher.db.lock",
+        "watcher.lock", ".watcher.db.lock",
+    }  # fmt: skip
+
+
+def test_every_line_of_the_log_is_one_document(workplace: Workplace) -> None:
+    lines = (workplace.folder / "log").read_text(encoding="utf-8").split("\n")
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    assert len(events) > len(NAMES)
+    assert not [line[:200] for line in lines if line and not line.startswith("{") and not line.isprintable()]
+    assert not [one for one in events if "exception" in one or "unexpected" in one["event"]]
+    assert "Traceback" not in "".join(lines)
+
+
+@pytest.mark.parametrize("arguments", [("status",), pytest.param(("plan",), marks=pytest.mark.slow)])
+def test_a_terminal_shows_names_and_obeys_none(workplace: Workplace, arguments: tuple[str, ...]) -> None:
+    shown = on_a_terminal(workplace, *arguments)
+    assert harmless(shown)
+    assert "[bold red]loud" in shown.replace("\r\n", "") or "bold" in shown
+    piped = workplace.call(*arguments).stdout
+    assert harmless(piped)
+
+
+def test_no_cell_of_the_table_is_a_formula(workplace: Workplace) -> None:
+    text = workplace.call("export").stdout
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert len(rows) == len(NAMES) + 1
+    numbers = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
+    assert not [
+        cell for row in rows for cell in row if cell[:1] in set("=+-@\t\r") and cell and not numbers.fullmatch(cell)
+    ]
+    lines = workplace.call("export", "--format", "jsonl").stdout.split("\n")
+    exported = {json.loads(line)["target"] for line in lines if line}
+    assert len(exported) == len(NAMES), "each as it is, none lost"
+    assert harmless(on_a_terminal(workplace, "export").replace("\r\n", "\n"))
+
+
+@pytest.mark.slow
+async def test_conditions_about_such_targets_fit_any_database(tmp_path: Path) -> None:
+    """PostgreSQL cannot index a text of more than 2700 bytes."""
+    async with world(tmp_path, empty=True) as job:
+        assert isinstance(job, Job)
+        job.set("download", enabled=False)
+        people(job.sandbox)
+        await job.once()
+        for target in job.sandbox.fragalysis.world.targets:
+            target.vanished = True
+        await job.once()
+        found = await job.all(Condition)
+        assert len(found) == len(NAMES)
+        assert max(len(one.subject.encode("utf-8", "surrogatepass")) for one in found) < 2000
+        assert len({label_of(one) for one in await job.all(Target)}) == len(NAMES)
+        for target in job.sandbox.fragalysis.world.targets:
+            target.vanished = False
+        await job.once()
+        assert await job.conditions() == {}

@@ -1,0 +1,83 @@
+"""What the runner keeps an eye on beside the stages: a record that is away, and a clock that was set back."""
+
+from datetime import datetime, timedelta
+from random import Random
+
+import structlog
+
+from watcher.clock import Clock
+from watcher.errors import Failure
+from watcher.pipeline.failures import backoff
+from watcher.store.due import bring_forward
+from watcher.store.engine import Store
+
+_log = structlog.get_logger(__name__)
+_LONGEST = timedelta(seconds=30)
+_RELAPSE_S = 60.0
+"""An outage that comes back sooner goes on with its longer waits: a nearly full disk takes one change and not two."""
+_SET_BACK = timedelta(minutes=1)
+"""Smaller steps of the clock make no difference to any wait."""
+
+
+class Outage:
+    """The record is away: nothing new is started; said once, and once when it takes changes again.
+
+    Waits are counted on the clock that nobody sets.
+    """
+
+    def __init__(self, clock: Clock, random: Random) -> None:
+        self._clock = clock
+        self._random = random
+        self._failures = 0
+        self._retry_at: float | None = None
+        self._ended_at: float | None = None
+
+    @property
+    def wait(self) -> timedelta | None:
+        """How long until the next try; None when the record is not away."""
+        return None if self._retry_at is None else timedelta(seconds=self._retry_at - self._clock.monotonic())
+
+    def lasts(self) -> bool:
+        """Say whether the record is away and it is too early for another try."""
+        return self.wait is not None and self.wait > timedelta()
+
+    def note(self, failure: Failure) -> None:
+        """Take down that the record did not answer."""
+        now = self._clock.monotonic()
+        began = self._retry_at is None
+        if began and (self._ended_at is None or now - self._ended_at > _RELAPSE_S):
+            self._failures = 0
+        self._failures += 1
+        self._retry_at = now + backoff(self._failures, self._random, longest=_LONGEST).total_seconds()
+        if began:
+            _log.error("record_unavailable", reason=failure.message, action=failure.action)
+
+    async def end(self, store: Store) -> None:
+        """See that the record takes changes again, if it was away. Raises RecordUnavailable when it does not."""
+        if self._retry_at is None:
+            return
+        await store.probe()
+        self._retry_at = None
+        self._ended_at = self._clock.monotonic()
+        _log.info("record_available_again", failed_tries=self._failures)
+
+
+class ClockWatch:
+    """Notices a clock that was set back, and lets what is due come when it would have come."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen = self._look()
+
+    def _look(self) -> tuple[datetime, float]:
+        return self._clock.now(), self._clock.monotonic()
+
+    async def look(self, store: Store) -> None:
+        """Compare the two clocks with the last time. Raises RecordUnavailable."""
+        now, monotonic = self._look()
+        back = self._seen[0] + timedelta(seconds=monotonic - self._seen[1]) - now
+        if back > _SET_BACK:
+            async with store.write() as session:
+                moved = await bring_forward(session, by=back, now=now)
+            _log.warning("clock_set_back", seconds=round(back.total_seconds()), brought_forward=moved)
+        self._seen = now, monotonic
