@@ -1,0 +1,167 @@
+"""The daemon is killed at each point of `watcher.points` and started again: nothing is lost, nothing bought twice."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.crash.scene import REMOTE_ID, Case, Kill, Version, play_all, scene
+from tests.support.process import eventually
+from watcher.points import POINTS
+from watcher.sandbox import Fault
+from watcher.store import migrate
+
+pytest_plugins = ("tests.support.store",)
+
+pytestmark = pytest.mark.timeout(300)  # a busy machine is no failure
+
+VERSIONS: tuple[Version, ...] = ("v1", "v2")
+SIGNALS: tuple[Literal["KILL", "TERM"], ...] = ("KILL", "TERM")
+
+BEFORE: dict[str, tuple[Kill, ...]] = {
+    "unpack.moved-aside": (Kill("download.pointed"),),
+    "reconcile.doubted": (Kill("submit.answered"),),
+    "reconcile.found": (Kill("submit.answered"),),
+    "reconcile.concluding": (Kill("submit.answered"),),
+    "reconcile.concluded": (Kill("submit.answered"),),
+    "adopt.recording": (Kill("submit.answered"), Kill("reconcile.doubted")),
+    "release.recording": (Kill("submit.intended"), Kill("reconcile.doubted")),
+}
+"""What must have happened before a point can be reached."""
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "adopt.recording": ("batches", "adopt", "1", REMOTE_ID),
+    "release.recording": ("batches", "release", "1", "--yes"),
+}
+"""The command that reaches a point, where it is not the daemon."""
+TWICE = ("submit.intending", "submit.intended", "submit.answered", "submit.recorded", "collect.recorded")
+"""Points at which the second time is worth a kill of its own: the record then knows a batch already."""
+RECORD = (
+    "migrate.changing",
+    "scan.recording",
+    "extract.recording",
+    "submit.intending",
+    "submit.intended",
+    "submit.answered",
+    "submit.recording",
+    "submit.recorded",
+    "reconcile.found",
+    "reconcile.concluding",
+    "collect.recording",
+    "collect.recorded",
+    "collect.deleted",
+    "finish.recording",
+    "release.recording",
+)
+"""Points at which another record is another matter."""
+UPGRADE = ("backup.written", "backup.named", "migrate.changing", "migrate.changed")
+"""Points of the upgrade of an older record, in their order."""
+NEXT = '''
+"""Made up."""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table("addition", sa.Column("id", sa.Integer(), primary_key=True))
+'''
+COMMITS = 24
+"""As many commits as a daemon makes from an empty record to the end of this small work."""
+
+
+def cases_of(point: str, on: Literal["sqlite", "postgres"] = "sqlite") -> Iterator[Case]:
+    """Every way in which a daemon may end at a point."""
+    for version, by in product(VERSIONS, SIGNALS):
+        if by == "TERM" and (point in COMMANDS or (len(point) % 2 == 0) == (version == "v1")):
+            continue  # only the daemon ends in order; and one version at a point, so that all points take turns
+        listing = point != "adopt.recording"
+        for nth in (1, 2) if point in TWICE else (1,):
+            last = Kill(point, nth, by, COMMANDS.get(point, ("run",)))
+            yield Case((*BEFORE.get(point, ()), last), version, on, listing=listing)
+
+
+def test_a_few_kills_that_matter_most(tmp_path: Path) -> None:
+    play_all(
+        [
+            Case((Kill("submit.answered"),), "v1"),
+            Case((Kill("submit.answered"), Kill("reconcile.found")), "v2"),
+            Case((Kill("submit.intended", by="TERM"),), "v1"),
+            Case((Kill("receive.written"),), "v2"),
+            Case((Kill("download.pointed"), Kill("collect.recorded")), "v1"),
+        ],
+        tmp_path,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", [one for one in POINTS if not one.startswith(("store.", "backup."))])
+def test_ended_at_a_point(point: str, tmp_path: Path) -> None:
+    play_all(list(cases_of(point)), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(1, COMMITS, 8))
+def test_killed_around_each_commit(first: int, tmp_path: Path) -> None:
+    cases = [
+        Case((Kill(("store.committing", "store.committed")[nth % 2], nth),), VERSIONS[nth // 2 % 2], never_reached=True)
+        for nth in range(first, first + 8)
+    ]
+    play_all(cases, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_upgrade_that_is_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrations = tmp_path / "migrations"
+    shutil.copytree(migrate.migrations_directory(), migrations, ignore=shutil.ignore_patterns("__pycache__"))
+    (migrations / "versions" / "0002_made_up.py").write_text(NEXT, encoding="utf-8")
+    with scene(tmp_path / "scene", "v2") as stage:
+        stage.kill(Kill("submit.recorded"))
+        stage.options = ("--migrations", str(migrations))
+        for point in UPGRADE:
+            assert stage.query("SELECT version_num FROM alembic_version") == [("0001",)]
+            stage.kill(Kill(point))
+        assert stage.query("SELECT version_num FROM alembic_version") == [("0002",)]
+        stage.settle()
+        monkeypatch.setattr(migrate, "HEAD", "0002")
+        stage.check()
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.parametrize("point", RECORD)
+def test_ended_at_a_point_on_postgresql(point: str, tmp_path: Path, postgres_server: None) -> None:
+    play_all(
+        [one for one in cases_of(point, "postgres") if (one.kills[-1].nth, one.kills[-1].by) == (1, "KILL")], tmp_path
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_cannot_be_proven_waits_for_a_person(version: Version, tmp_path: Path) -> None:
+    play_all([Case((Kill("submit.answered", nth),), version, listing=False) for nth in (1, 2)], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ended_while_the_service_does_not_answer_a_purchase(
+    version: Version, number: signal.Signals, tmp_path: Path
+) -> None:
+    silent = Fault("molecule_one", "hold_after", match={"method": "POST"})
+    with scene(tmp_path / "scene", version) as stage:
+        stage.desk.set("daemon", shutdown_timeout="3s")  # the service does not answer within that either
+        stage.served.do(lambda sandbox: sandbox.add_fault(silent))
+        with stage.launched("--", "run") as daemon:
+            eventually(lambda: stage.served.purchases)
+            assert daemon.stop(number) == (0 if number is signal.SIGTERM else -number)
+        stage.served.do(lambda sandbox: sandbox.clear_faults())
+        stage.settle()
+        stage.check()

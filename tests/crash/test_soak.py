@@ -1,0 +1,113 @@
+"""The daemon is killed at random moments while uploads go on arriving: nothing is bought twice, nothing is lost."""
+
+import os
+import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.crash.scene import Launched, Row, Scene, Version, scene
+from tests.support.process import eventually
+
+pytest_plugins = ("tests.support.store",)
+
+WHILE_STARTING_S = 1.5
+WHILE_WORKING_S = 1.0
+WHILE_ENDING_S = 0.3
+
+
+@dataclass(frozen=True)
+class Soak:
+    """How often one daemon is killed, and on what it works."""
+
+    kills: int
+    version: Version
+    on: Literal["sqlite", "postgres"] = "sqlite"
+    checkpoints: bool = False
+
+
+def seed_of_this_run() -> int:
+    """Return the seed of the moments; SOAK_SEED chooses it, to play a run again as far as a machine allows."""
+    seed = int(os.environ.get("SOAK_SEED") or time.time_ns() % 10**9)
+    print(f"SOAK_SEED={seed}")  # noqa: T201 - what a failed run must show
+    return seed
+
+
+def new_rows(chance: random.Random, numbers: "count[int]") -> list[Row]:
+    """Return observations of one to three molecules that nobody has seen."""
+    made = [next(numbers) for _ in range(chance.randint(1, 3))]
+    return [(f"A{number:04}a", "C" * number + "N", f"Z{number}") for number in made]
+
+
+def end_somehow(daemon: Launched, chance: random.Random) -> None:
+    """Kill a daemon as it starts, as it works, or as it ends in order."""
+    if chance.random() < 0.3:
+        time.sleep(chance.uniform(0, WHILE_STARTING_S))
+    else:
+        eventually(lambda: daemon.ended or any("daemon_ready" in line for line in daemon.stderr))
+        time.sleep(chance.uniform(0, WHILE_WORKING_S))
+        if chance.random() < 0.3:
+            daemon.send(signal.SIGTERM)
+            time.sleep(chance.uniform(0, WHILE_ENDING_S))
+    daemon.send(signal.SIGKILL)
+    # By now it may have ended in order; by itself it must not.
+    assert daemon.wait() in (0, -signal.SIGKILL, -signal.SIGTERM), "".join(daemon.stderr[-20:])
+
+
+def soak(stage: Scene, how: Soak, seed: int) -> None:
+    """Kill the daemon so many times, and then let it finish."""
+    chance = random.Random(f"{seed} {how}")
+    numbers = count(5)
+    stage.desk.set("fragalysis", scan_interval="0.4s")
+    stage.options = ("--checkpoints",) if how.checkpoints else ()
+    for number in range(how.kills):
+        if number % 2:
+            stage.publish(new_rows(chance, numbers))
+        with stage.launched("--", "run") as daemon:
+            end_somehow(daemon, chance)
+    stage.settle()
+    stage.check()
+
+
+def soak_all(ways: list[Soak], folder: Path) -> None:
+    """Soak several daemons at once."""
+    seed = seed_of_this_run()
+
+    def one(number: int) -> int:
+        how = ways[number]
+        with scene(folder / str(number), how.version, how.on) as stage:
+            try:
+                soak(stage, how, seed)
+            except AssertionError as error:
+                error.add_note(f"in {how} of the seed {seed}")
+                raise
+            return len(stage.compounds)
+
+    with ThreadPoolExecutor(3) as pool:
+        bought = list(pool.map(one, range(len(ways))))
+    print(f"{sum(how.kills for how in ways)} kills; {sum(bought)} compounds, each bought once")  # noqa: T201
+
+
+@pytest.mark.slow
+def test_a_few_random_kills(tmp_path: Path) -> None:
+    soak_all([Soak(2, "v1", checkpoints=True), Soak(2, "v2")], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_hundred_random_kills(tmp_path: Path) -> None:
+    ways = [Soak(18, version, checkpoints=checkpoints) for version in ("v1", "v2") for checkpoints in (False, True)]
+    soak_all([*ways, *ways[:2]], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.timeout(300)
+def test_random_kills_on_postgresql(tmp_path: Path, postgres_server: None) -> None:
+    soak_all([Soak(12, "v1", "postgres"), Soak(12, "v2", "postgres")], tmp_path)
