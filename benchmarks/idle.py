@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,9 @@ async def idle(minutes: float) -> None:
                 "WATCHER_MOLECULE_ONE__TOKEN": sandbox.molecule_one.token,
                 "WATCHER_SERVER__LISTEN": "127.0.0.1:0",
             }
+            manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            manager.bind(f"{folder}/notify")
+            environment |= {"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "180000000"}  # as the unit has it
             with (Path(folder) / "log").open("wb") as log:
                 daemon = await asyncio.create_subprocess_exec(
                     str(WATCHER), "run", cwd=folder, env=environment, stdout=log, stderr=log

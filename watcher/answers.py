@@ -83,6 +83,8 @@ class NotSent:
     """A request that certainly did not reach the service: no connection came about."""
 
     reason: str
+    ours: bool = False
+    """The fault is on this machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
+from watcher.child import confine
+
 Reason = Literal[
     "empty",
     "not_ascii",
@@ -286,12 +288,11 @@ tetraethylene glycol OCCOCCOCCOCCO
 # --- the child --------------------------------------------------------------------------------------------------------
 
 _ADDRESS_SPACE = 3 << 30  # bytes; 0.3 GiB is in use after the start, the rest is for one very unusual molecule
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def main() -> None:
     """Serve requests from standard input until its end; see the module's docstring."""
-    _confine()
+    confine()
     # Whatever a library prints goes to standard error: the real standard output carries records only.
     sys.stdout.flush()
     replies = os.fdopen(os.dup(1), "wb")
@@ -324,22 +325,6 @@ def _answer(request: Request) -> Identity | Rejection | str | None:
             return canonical(request.text)
         case "version":
             return version(request.max_heavy_atoms)
-
-
-def _confine() -> None:
-    """Make sure that this process ends with its parent, and not at a signal that is meant for the parent."""
-    import ctypes
-
-    parent = os.getppid()
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to a whole group; end of file ends us
-        signal.signal(ignored, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # both may be inherited otherwise; acts inside C++, too
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    os.nice(5)
-    with suppress(AttributeError, OSError):  # Linux only; elsewhere end of file and the alarm have to do
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before that was in force
-        os._exit(0)
 
 
 if __name__ == "__main__":

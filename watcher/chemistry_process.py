@@ -20,6 +20,7 @@ from typing import Any, Self, cast
 import msgspec
 
 from watcher.chemistry import Identity, Rejection, Reply
+from watcher.child import environment
 from watcher.errors import Ours
 
 _CHUNK = 100  # requests under way at once: enough to keep the child busy, little to send again when it dies
@@ -28,9 +29,6 @@ _STARTS = 3  # attempts, within `start_timeout`
 _STDERR_TAIL = 2000  # bytes
 _REPLY = msgspec.json.Decoder(Reply)
 _PROBE = "c1ccccc1.Cl"
-# Tokens are in the environment, too: the child gets only what an interpreter may need to find its libraries.
-_INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # no memory for idle threads
 
 
 class ChemistryUnavailable(Ours):
@@ -170,8 +168,7 @@ class Chemistry:
 
     async def _start(self) -> "_Child":
         loop = asyncio.get_running_loop()
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        _, self._child = await loop.subprocess_exec(_Child, *self._command, env=inherited | _ENVIRONMENT)
+        _, self._child = await loop.subprocess_exec(_Child, *self._command, env=environment())
         if self._closed:  # meanwhile
             self._child.kill()
         self._child.send("identify", [_PROBE], self._max_heavy_atoms, self._start_timeout)

@@ -5,6 +5,7 @@ message. Network faults and refusals come out as the kinds of `watcher.errors`.
 """
 
 import asyncio
+import errno
 import re
 import ssl
 import urllib.request
@@ -25,6 +26,7 @@ from watcher import metrics
 from watcher.answers import Answer, NoAnswer, NotSent
 from watcher.clock import Clock, SystemClock
 from watcher.errors import AuthFailure, Failure, Ours, Service, Transient
+from watcher.redaction import blotter
 from watcher.settings import HttpSettings
 
 # A retry within one call is no event; what turns bad and recovers is told by the conditions of the record.
@@ -36,6 +38,8 @@ _MAX_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NETWORK = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, EOFError, ValueError)
 """What aiohttp raises when the network or the other side fails; TimeoutError is an OSError."""
+_WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+OUT_OF_RESOURCES = "look what uses up the open files or the memory of this machine; the program goes on by itself"
 
 Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 
@@ -61,7 +65,7 @@ class Http:
         clock: Clock | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
-        """`secrets` are blotted out of every body, because some services repeat a token in the error about it."""
+        """`secrets` are blotted out of every body, in any form: some services repeat a token in the error about it."""
         self.service: Service = service
         self.origin = URL(origin)
         self._settings = settings
@@ -74,7 +78,7 @@ class Http:
             sock_read=settings.read_timeout.total_seconds(),
         )
         self._user_agent = user_agent
-        self._secrets = tuple(secret.encode() for secret in secrets if secret)
+        self._blot = blotter(secrets)
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | None = None
 
@@ -144,7 +148,7 @@ class Http:
         """Ask once, or up to three times for GET, and return the whole answer, whatever its status.
 
         A GET follows redirects on its own origin. Raises Transient for network faults and answers over the size limit,
-        AuthFailure for a redirect to another origin.
+        AuthFailure for a redirect to another origin, Ours when this machine has no room for a connection.
         """
         if method != "GET":
             return await self._once(method, path, operation, params, form, headers)
@@ -239,7 +243,8 @@ class Http:
             except Exception as error:  # noqa: BLE001 - whatever it is, all that counts is whether the request had left
                 reason = str(error) if isinstance(error, Failure) else f"{what}: {_describe(error)}"
                 outcome.append("no_answer" if trace.connected else "not_sent")
-                return NoAnswer(reason) if trace.connected else NotSent(reason)
+                ours = isinstance(error, Ours) or _is_ours(error)
+                return NoAnswer(reason) if trace.connected else NotSent(reason, ours=ours)
 
     @asynccontextmanager
     async def _open(
@@ -271,8 +276,7 @@ class Http:
             yield response
 
     def _answer(self, response: aiohttp.ClientResponse, body: bytes, what: str, outcome: list[str]) -> Answer:
-        for secret in self._secrets:
-            body = body.replace(secret, b"***")
+        body = self._blot(body)
         answer = Answer(response.status, response.headers, response.cookies, body, what, self._clock.now())
         failure = answer.failure()
         outcome.append(failure.kind if failure else "ok")
@@ -350,7 +354,14 @@ def _network(what: str) -> Iterator[None]:
         yield
     except _NETWORK as error:
         # Without its cause: the cause's text can hold the URL with its query, and tracebacks are logged.
-        raise Transient(f"{what}: {_describe(error)}") from None
+        said = f"{what}: {_describe(error)}"
+        raise (Ours(said, action=OUT_OF_RESOURCES) if _is_ours(error) else Transient(said)) from None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Say whether no connection came about for want of files or memory on this machine."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return isinstance(cause, OSError) and cause.errno in _WANT
 
 
 def _proxy_for(origin: URL) -> URL | None:

@@ -3,27 +3,46 @@
 Labels are bounded: by targets followed, by the states of the record, by services and operations of the clients.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
 REGISTRY = CollectorRegistry()
-"""Ours alone; the process metrics of the library are added by the server."""
+"""Ours, and the library's metrics of the process: `process_start_time_seconds`, `process_resident_memory_bytes` ..."""
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
 
+# The series of each target are written by the server: the library takes too long over hundreds of them.
 TARGET_LAST_SUCCESS = Gauge(
     "watcher_target_last_success_timestamp_seconds",
     "When the target's current upload was last settled, unix time",
     ["target", "tas"],
-    registry=REGISTRY,
+    registry=None,
 )
 TARGET_REMOTE_INDEX = Gauge(
     "watcher_target_remote_upload_index",
     "Upload index that Fragalysis lists as newest",
     ["target", "tas"],
-    registry=REGISTRY,
+    registry=None,
 )
 TARGET_RECORDED_INDEX = Gauge(
     "watcher_target_recorded_upload_index",
     "Upload index of the record's current upload",
     ["target", "tas"],
+    registry=None,
+)
+LAST_SCAN = Gauge(
+    "watcher_last_scan_timestamp_seconds",
+    "When the uploads on Fragalysis were last read and recorded, unix time; 0: never",
+    registry=REGISTRY,
+)
+SCAN_INTERVAL = Gauge(
+    "watcher_scan_interval_seconds",
+    "Time between two scans by the settings; by a cron expression, the mean over the three that follow the last scan",
+    registry=REGISTRY,
+)
+SCHEDULER_MISSES = Counter(
+    "watcher_scheduler_misses_total",
+    "Turns that a task of the scheduler (scan, poll, check_lock, keep_house) missed, because its last one still ran",
+    ["task"],
     registry=REGISTRY,
 )
 UPLOADS = Gauge("watcher_uploads", "Uploads by leg (archive, scoring) and state", ["leg", "state"], registry=REGISTRY)
@@ -58,8 +77,25 @@ LIMIT_REMAINING = Gauge(
     "Compounds that limits.compounds_per_day still allows; +Inf without a limit",
     registry=REGISTRY,
 )
+LIMIT = Gauge("watcher_limit_compounds_per_day", "limits.compounds_per_day; +Inf without a limit", registry=REGISTRY)
+DISK_FREE = Gauge(
+    "watcher_disk_free_bytes",
+    "Room that is left to the program where the record lies (SQLite only), and the downloads",
+    ["of"],
+    registry=REGISTRY,
+)
+DISK_SIZE = Gauge("watcher_disk_size_bytes", "Size of the file systems of the same places", ["of"], registry=REGISTRY)
 SERVICE_UP = Gauge(
     "watcher_service_up", "1 while no condition says that the service is failing", ["service"], registry=REGISTRY
 )
 CONDITIONS = Gauge("watcher_conditions", "Open conditions by kind", ["kind"], registry=REGISTRY)
+NOTIFICATIONS = Counter(
+    "watcher_notifications_total",
+    "Messages by what became of a try to send them: sent, or failed and tried again",
+    ["outcome"],
+    registry=REGISTRY,
+)
+NOTIFICATIONS_PENDING = Gauge(
+    "watcher_notifications_pending", "Messages that wait to be sent, one for each address", registry=REGISTRY
+)
 BUILD_INFO = Gauge("watcher_build_info", "Always 1; the version is a label", ["version"], registry=REGISTRY)

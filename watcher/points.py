@@ -41,9 +41,16 @@ POINTS: Final[Mapping[str, str]] = {
     "collect.recorded": "results are committed",
     "collect.deleting": "a collected batch is about to be deleted at the service",
     "collect.deleted": "it is deleted there, the record does not know",
+    "prune.intended": "an archive is noted as pruned, and is still there",
+    "prune.set-aside": "it has its temporary names",
+    "prune.removed": "it is removed, the record does not say so yet",
     "finish.recording": "an upload is scored in a transaction that is not committed",
     "adopt.recording": "`batches adopt` has written its change, not committed it",
     "release.recording": "`batches release` has written its change, not committed it",
+    "restore.begun": "`db restore` has the checked copy beside the record, which is still whole in its place",
+    "restore.log-aside": "the record's log is moved aside, the record is not",
+    "restore.aside": "the record is moved aside, and none is in its place",
+    "restore.done": "the copy is the record",
 }
 """Every point by its name: what is done, and what is not, when it is reached."""
 

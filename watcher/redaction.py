@@ -59,8 +59,27 @@ def redactor(secrets: Iterable[str]) -> Callable[[object], object]:
     return plain
 
 
+def blotter(secrets: Iterable[str]) -> Callable[[bytes], bytes]:
+    """Return a function that blots these secrets, in every form, out of a body.
+
+    What merely looks like a secret stays: it may be data.
+    """
+    forms = [form.encode("utf-8", "surrogatepass") for form in _all_forms(secrets)]
+
+    def blot(body: bytes) -> bytes:
+        for form in forms:  # one by one: ten times faster over megabytes than one pattern
+            body = body.replace(form, HIDDEN.encode())
+        return body
+
+    return blot
+
+
+def _all_forms(secrets: Iterable[str]) -> list[str]:
+    return sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
+
+
 def _scrubber(secrets: Iterable[str]) -> Callable[[str], str]:
-    forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
+    forms = _all_forms(secrets)
     known = re.compile("|".join(map(re.escape, forms)) or r"(?!)")
 
     def without_known(text: str) -> str:

@@ -12,10 +12,12 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from watcher.settings_types import (
+    EVENTS,
     STACKS,
     Cron,
     DatabaseUrl,
     Duration,
+    Events,
     Listen,
     Names,
     OptionalNumber,
@@ -31,6 +33,7 @@ from watcher.settings_types import (
     UserAgent,
     format_duration,
     format_size,
+    is_loopback,
     parse_duration,
     parse_size,
 )
@@ -128,6 +131,8 @@ class DownloadSettings(Section):
     """Most files and folders that one archive may hold."""
     extract: bool = True
     """Unpack the archive beside itself."""
+    keep_uploads: int = Field(default=2, ge=0)
+    """Archives kept of each target: the current one, then the newest; 0: all. Older ones are removed for good."""
     metadata_file: bool = True
     """`metadata.csv`."""
     combined_sdf: bool = True
@@ -232,6 +237,12 @@ class DatabaseSettings(Section):
     """File that holds the URL, for one with a password; wins over `url`."""
     timeout: PositiveDuration = timedelta(seconds=30)
     """Deadline of one transaction."""
+    backup_keep: int = Field(default=7, ge=0)
+    """Daily copies of a SQLite record that are kept, the newest; 0: none is made. Use pg_dump for PostgreSQL."""
+    backup_directory: OptionalPath = None
+    """Folder of the daily copies; empty: `backups` beside the record. Another disk is better."""
+    keep_transitions: Duration = timedelta(days=365)
+    """How long changes of state, conditions that are over and messages that were sent are kept; 0s: for ever."""
 
 
 class HttpSettings(Section):
@@ -247,8 +258,9 @@ class HttpSettings(Section):
     """Longest silence within an answer."""
     total_timeout: PositiveDuration = timedelta(minutes=5)
     """Longest time for one answer; downloads are exempt."""
-    max_response_size: Size = 256 * 10**6
-    """Largest answer that is read; downloads have their own limit. 5000 observations are 2.7 MB."""
+    max_response_size: Size = 64 * 10**6
+    """Largest answer that is read; downloads have their own limit. 5000 observations are 2.7 MB. An answer that is made
+    to do harm can take thirty times its size in memory."""
 
 
 class ServerSettings(Section):
@@ -260,15 +272,36 @@ class ServerSettings(Section):
     """Bearer token that everything but `/livez` asks for; empty: none."""
     token_file: OptionalPath = None
     """File that holds the token; wins over `token`."""
+    public: bool = False
+    """Let other machines in without a token: `listen` may then be an address that they reach."""
+
+    @field_validator("public")
+    @classmethod
+    def _guarded(cls, value: bool, info: ValidationInfo) -> bool:
+        """Refuse to show names of unpublished targets to the network by mistake."""
+        listen, token = info.data.get("listen", ""), info.data.get("token")
+        guarded = value or token is None or token.get_secret_value() or info.data.get("token_file")
+        if listen and not guarded and not is_loopback(listen.rpartition(":")[0]):
+            raise ValueError(
+                f"server.listen = {listen!r} lets other machines in, and there is no token; set server.token or "
+                "server.token_file, listen on 127.0.0.1, or set server.public = true"
+            )
+        return value
 
 
 class NotifySettings(Section):
     """Messages to people."""
 
     urls: Secrets = ()
-    """Apprise URLs. Kept for a coming version: nothing is sent yet, and the start-up log says so."""
+    """Apprise URLs that messages are sent to, such as `mailtos://USER:PASSWORD@HOST`; empty: none is sent."""
     urls_file: OptionalPath = None
     """File with one URL a line; wins over `urls`."""
+    events: Events = EVENTS
+    """What is told: an upload is `settled`, something needs `attention`, it has `recovered`."""
+    patience: Duration = timedelta(minutes=15)
+    """Trouble that may heal by itself, such as a service that does not answer, is told once it has lasted so long."""
+    include_structures: bool = False
+    """Put SMILES into messages, also those of private targets. They pass through whatever service the URLs name."""
 
 
 class LogSettings(Section):

@@ -10,7 +10,6 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any, cast
@@ -28,12 +27,13 @@ from pydantic_settings import (
 from watcher.errors import SettingsError
 from watcher.redaction import SHORTEST
 from watcher.settings import Settings
+from watcher.settings_files import find_config, read_secret
 from watcher.settings_keys import Key, keys, nearest
+from watcher.settings_types import is_loopback
 
 _PREFIX = "WATCHER_"
 _NOT_OURS = re.compile(r"WATCHER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 """What Kubernetes gives every pod beside a service named `watcher`."""
-_LARGEST_SECRET_FILE = 64 * 1024
 
 Tables = dict[str, Any]
 
@@ -57,18 +57,6 @@ class _Environment(EnvSettingsSource):
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {name.lower(): value for name, value in self._environ.items()}
-
-
-def find_config(path: Path | None, environ: Mapping[str, str], cwd: Path = Path()) -> Path | None:
-    """Return the settings file that counts: `path`, `$WATCHER_CONFIG`, `cwd`/config.toml, /etc/watcher/config.toml.
-
-    None when nothing is named and none of the usual places has one. A named file is returned whether it exists or not.
-    """
-    if path is not None:
-        return path
-    if named := environ.get("WATCHER_CONFIG"):
-        return Path(named)
-    return next((place for place in (cwd / "config.toml", Path("/etc/watcher/config.toml")) if _exists(place)), None)
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -102,44 +90,39 @@ def secrets_of(settings: Settings) -> list[str]:
     return list(dict.fromkeys(filter(None, found)))
 
 
-def warnings_of(settings: Settings) -> list[str]:
+def warnings_of(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return what works but should be known at start-up, a sentence each."""
     found = []
     services = (("fragalysis", settings.fragalysis.url), ("molecule_one", settings.molecule_one.base_url))
     for section, url in services:
         if getattr(settings, section).token.get_secret_value() and url.startswith("http:") and not _is_local(url):
             found.append(f"{section}.token is sent to {url} without encryption; use https")
-    listen = settings.server.listen
-    if listen and not settings.server.token.get_secret_value() and not _is_local(f"//{listen}"):
-        found.append(f"server.listen = {listen} is open to other machines; set server.token to protect it")
     if not settings.fragalysis.targets:
         found.append("fragalysis.targets is empty: no target is followed")
     if settings.molecule_one.api_version == "v1" and settings.molecule_one.invalid_target_strategy != "pass":
         found.append('molecule_one.invalid_target_strategy has no effect with api_version = "v1"')
-    if settings.notify.urls:
-        found.append("notify.urls is set, but this version sends no notifications yet")
     if any(len(secret) < SHORTEST for secret in secrets_of(settings)):
         found.append(f"a token or password has fewer than {SHORTEST} characters: too short to be kept out of the logs")
-    return found + list(_open_secret_files(settings))
+    return found + list(_open_secret_files(settings, environ))
 
 
-def _open_secret_files(settings: Settings) -> Iterator[str]:
+def _open_secret_files(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    # What a container or systemd hands over lies where nobody else looks, whatever its mode: Docker's is 0444, and an
+    # access list shows as the rights of a group.
+    guarded = ("/run/secrets", environ.get("CREDENTIALS_DIRECTORY") or "/run/secrets")
     for key in keys():
         path = getattr(getattr(settings, key.section), f"{key.name}_file", None) if key.is_secret else None
-        if path is None or path.is_relative_to("/run/secrets"):
-            continue  # Docker mounts its secrets 0444 in a container of our own
+        if path is None or any(path.is_relative_to(place) for place in guarded):
+            continue
         with suppress(OSError):
             mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & 0o007:
-                yield f"{key.section}.{key.name}_file: {path} is open to every user (mode {mode:04o}); chmod 600 it"
+            if mode & 0o077:
+                who = "every user" if mode & 0o007 else "its group"
+                yield f"{key.section}.{key.name}_file: {path} is open to {who} (mode {mode:04o}); `chmod 600` it"
 
 
 def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def _passwords(url: str) -> list[str]:
@@ -154,16 +137,6 @@ def _passwords(url: str) -> list[str]:
         return written
     meant = [parsed.password, parsed.query.get("password")]
     return [*written, *(str(password) for password in meant if password)]
-
-
-def _exists(place: Path) -> bool:
-    try:
-        place.stat()
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True  # something is in the way; reading it will say what
-    return True
 
 
 def _unreadable(path: Path) -> str:
@@ -188,6 +161,8 @@ def _read_toml(path: Path) -> Tables:
         raise SettingsError(f"{path}: not valid TOML: {error}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: not valid TOML: the file is not UTF-8 text") from None
+    except (RecursionError, ValueError):  # the library has no words of its own for either
+        raise SettingsError(f"{path}: not valid TOML: a value is nested too deep, or has too many digits") from None
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {_reason(error)}") from None
 
@@ -225,28 +200,13 @@ def _read_secret_files(tables: Tables, problems: list[str]) -> None:
         if not isinstance(named, str) or not named:
             continue
         try:
-            content = _read_secret(Path(named))
+            content = read_secret(Path(named))
         except (OSError, ValueError) as error:
             reason = str(error) if type(error) is ValueError else _reason(error)
             problems.append(f"{key.section}.{file_key}: cannot read {named}: {reason}")
             tables[key.section] = {name: value for name, value in table.items() if name != key.name}
         else:
             tables[key.section] = {**table, key.name: list(_lines(content)) if tuple in key.types else content}
-
-
-def _read_secret(path: Path) -> str:
-    """Return the content without its last line end. Raises OSError, or ValueError with a reason."""
-    with path.open("rb") as file:
-        content = file.read(_LARGEST_SECRET_FILE + 1)
-    if len(content) > _LARGEST_SECRET_FILE:
-        raise ValueError("larger than 64 KiB")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8 text") from None
-    if not text.strip():
-        raise ValueError("the file is empty")  # an open door instead of a locked one, if it were accepted
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -8,18 +8,23 @@ import json
 import re
 from datetime import timedelta
 from decimal import Decimal
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from apscheduler.triggers.cron import CronTrigger
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from watcher.cron import cron_trigger
 
 STACKS = {
     "production": "https://fragalysis.diamond.ac.uk",
     "staging": "https://fragalysis.xchem.diamond.ac.uk",
 }
 """Short names of the two public stacks (published client `xchem-fragalysis` 1.4.13, `urls.py`)."""
+
+EVENTS = ("settled", "attention", "recovered")
+"""What people can be told of."""
 
 DURATION_FORM = 'a duration such as "90s", "15m", "6h", "2d" or "1h30m"'
 SIZE_FORM = 'a size such as "200MB", "1.5GB" or "2GiB"'
@@ -85,6 +90,14 @@ def format_size(value: int) -> str:
     return f"{value}B"
 
 
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches a host, by its address or as `localhost`. Other names may lead anywhere."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta():
         raise ValueError("must be longer than nothing")
@@ -115,7 +128,7 @@ def _stack(value: str) -> str:
 def _cron(value: str) -> str:
     if value:
         try:
-            CronTrigger.from_crontab(value)
+            cron_trigger(value)
         except ValueError as error:
             raise ValueError(f'must be a cron expression of five fields such as "*/15 * * * *" ({error})') from None
     return value
@@ -162,11 +175,17 @@ def _list(value: object) -> object:
     if text.startswith("["):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass  # a glob can start with a bracket
     if "," in text or '"' in text:
         raise ValueError('must be a list such as ["A", "B"]')
     return [text] if text else []
+
+
+def _events(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(value) <= set(EVENTS):
+        raise ValueError('must be a list of "settled", "attention" and "recovered", or some of them')
+    return value
 
 
 def _table(value: object) -> object:
@@ -175,7 +194,7 @@ def _table(value: object) -> object:
         if isinstance(value, str):
             value = json.loads(value) if value.strip() else {}
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise ValueError("must hold only what JSON knows: text, numbers, true, false, lists, tables") from None
     return value
 
@@ -196,6 +215,7 @@ Token = Annotated[SecretStr, AfterValidator(_token)]
 SessionToken = Annotated[Token, AfterValidator(_cookie)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_list)]
+Events = Annotated[Names, AfterValidator(_events)]
 Secrets = Annotated[tuple[Annotated[SecretStr, Field(min_length=1)], ...], BeforeValidator(_list)]
 Table = Annotated[dict[str, Any], BeforeValidator(_table)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_nothing_if_empty)]

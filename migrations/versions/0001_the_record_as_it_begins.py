@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("id", WHOLE, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("program_version", sa.Text(), nullable=False),
         sa.Column("scan_no", WHOLE, nullable=False),
         sa.Column("last_scan_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("scan_due_at", sa.DateTime(timezone=True), nullable=True),
@@ -71,16 +72,29 @@ def upgrade() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", WHOLE, nullable=False),
+        sa.Column("address", WHOLE, nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("condition_id", WHOLE, nullable=True),
         sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("begun_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("attempts", WHOLE, nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
     )
+    with op.batch_alter_table("outbox", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_outbox_waiting",
+            ["due_at"],
+            unique=False,
+            sqlite_where=sa.text("sent_at IS NULL"),
+            postgresql_where=sa.text("sent_at IS NULL"),
+        )
+        batch_op.create_index(batch_op.f("ix_outbox_condition_id"), ["condition_id"], unique=False)
+
     op.create_table(
         "profile",
         sa.Column("id", WHOLE, nullable=False),
@@ -90,7 +104,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("approved_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("approved_by", sa.Text(), nullable=True),
-        sa.Column("resumed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("resumed_after", WHOLE, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_profile")),
         sa.UniqueConstraint("key", name=op.f("uq_profile_key")),
     )
@@ -250,7 +264,7 @@ def upgrade() -> None:
         sa.Column("scored_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("program_version", sa.Text(), nullable=False),
         sa.CheckConstraint(
-            "archive_state IN ('wanted', 'stored', 'unavailable', 'skipped', 'quarantined')",
+            "archive_state IN ('wanted', 'stored', 'unavailable', 'skipped', 'quarantined', 'pruned')",
             name=op.f("ck_upload_archive_state"),
         ),
         sa.CheckConstraint(

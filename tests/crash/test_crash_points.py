@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from tests.crash.scene import REMOTE_ID, Case, Kill, Version, play_all, scene
+from tests.crash.scene import REMOTE_ID, TARGET, Case, Kill, Version, play_all, scene
 from tests.support.process import eventually
 from watcher.points import POINTS
 from watcher.sandbox import Fault
@@ -59,6 +59,10 @@ RECORD = (
 """Points at which another record is another matter."""
 UPGRADE = ("backup.written", "backup.named", "migrate.changing", "migrate.changed")
 """Points of the upgrade of an older record, in their order."""
+PRUNE = ("prune.intended", "prune.set-aside", "prune.removed")
+"""Points of the removal of an archive, in their order."""
+RESTORE = ("restore.begun", "restore.log-aside", "restore.aside", "restore.done")
+"""Points of going back to a copy, in their order."""
 NEXT = '''
 """Made up."""
 import sqlalchemy as sa
@@ -102,7 +106,9 @@ def test_a_few_kills_that_matter_most(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [one for one in POINTS if not one.startswith(("store.", "backup."))])
+@pytest.mark.parametrize(
+    "point", [one for one in POINTS if not one.startswith(("store.", "backup.", "prune.", "restore."))]
+)
 def test_ended_at_a_point(point: str, tmp_path: Path) -> None:
     play_all(list(cases_of(point)), tmp_path)
 
@@ -131,6 +137,42 @@ def test_an_upgrade_that_is_killed_again_and_again(tmp_path: Path, monkeypatch: 
         assert stage.query("SELECT version_num FROM alembic_version") == [("0002",)]
         stage.settle()
         monkeypatch.setattr(migrate, "HEAD", "0002")
+        stage.check()
+
+
+@pytest.mark.slow
+def test_a_removal_that_is_killed_again_and_again(tmp_path: Path) -> None:
+    with scene(tmp_path / "scene", "v2") as stage:
+        stage.desk.set("download", keep_uploads=1)
+        stage.settle()
+        stage.publish([("A0400a", "CCC", "Z9")])
+        stage.settle()
+        old = stage.folder / "downloads" / TARGET[1] / TARGET[0] / "1"
+        assert old.is_dir()
+        for point in PRUNE:
+            stage.kill(Kill(point, command=("prune",)))
+            assert stage.query("SELECT archive_state FROM upload ORDER BY id") == [("pruned",), ("stored",)]
+        stage.desk.call("prune")
+        stage.check()
+        assert not old.exists()
+
+
+@pytest.mark.slow
+def test_a_restore_that_is_killed_again_and_again(tmp_path: Path) -> None:
+    with scene(tmp_path / "scene", "v2") as stage:
+        stage.desk.set("molecule_one", delete_after_collect=False)  # what is deleted cannot be read back
+        stage.settle()
+        stage.desk.call("db", "backup", "copy.db")
+        stage.publish([("A0400a", "CCC", "Z9"), ("A0401a", "CCCC", "Z10"), ("A0402a", "CCCCC", "Z11")])
+        stage.kill(Kill("collect.recorded"))  # its log is left
+        for point in RESTORE:
+            stage.kill(Kill(point, command=("db", "restore", "copy.db")))
+            if point != "restore.done":
+                with stage.launched("--", "run") as refused:
+                    assert refused.wait() == 1
+                    assert any("was interrupted" in line for line in refused.stderr)
+        assert len(list(stage.folder.glob("watcher.db.replaced-*Z"))) == 1
+        stage.settle()
         stage.check()
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import watcher
-from tests.crash.test_crash_points import BEFORE, COMMANDS, RECORD, UPGRADE, cases_of
+from tests.crash.test_crash_points import BEFORE, COMMANDS, PRUNE, RECORD, RESTORE, UPGRADE, cases_of
 from watcher import points
 
 PACKAGE = Path(watcher.__file__).parent
@@ -40,5 +40,6 @@ def test_a_point_without_a_hook_is_nothing() -> None:
 
 
 def test_every_point_has_its_cases() -> None:
-    assert all(point in UPGRADE or list(cases_of(point)) for point in points.POINTS)
-    assert set(RECORD) | set(UPGRADE) | {*BEFORE} | {*COMMANDS} <= set(points.POINTS)
+    own = {*UPGRADE, *PRUNE, *RESTORE}
+    assert all(point in own or list(cases_of(point)) for point in points.POINTS)
+    assert set(RECORD) | own | {*BEFORE} | {*COMMANDS} <= set(points.POINTS)

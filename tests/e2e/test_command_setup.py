@@ -23,7 +23,7 @@ def test_all_is_well(desk: Workplace, served: Served) -> None:
     done = desk.call("check")
     assert "anonymous" in done.stdout
     assert {one["subject"]: one["ok"] for one in desk.json("check")} == dict.fromkeys(
-        ("settings", "database", "disk", "fragalysis", "molecule_one"), True
+        ("settings", "database", "disk", "fragalysis", "molecule_one", "notify"), True
     )
     assert served.posts == 0
     assert [path.name for path in desk.folder.iterdir()] == ["config.toml"]

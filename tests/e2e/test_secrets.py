@@ -76,7 +76,7 @@ def secretive(workplace: Workplace, served: Served, port: int, monkeypatch: pyte
     workplace.set("molecule_one", token=PAID)
     workplace.set("fragalysis", token=SESSION, targets=["A71EV2A"], scan_interval="1s")
     workplace.set("server", listen=f"127.0.0.1:{port}", token=PAGE)
-    workplace.set("notify", urls=[f"mailto://me:{NOTICE}@example.org"])
+    workplace.set("notify", urls=[f"json://me:{NOTICE}@127.0.0.1:9/{NOTICE}"])
     workplace.set("download", enabled=True)
     workplace.set("log", level="debug")
     return workplace

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher import chemistry_process
+from watcher import chemistry_process, child
 from watcher.chemistry import Identity, Rejection, identify, version
 from watcher.chemistry_process import Chemistry, ChemistryUnavailable
 
@@ -204,7 +204,7 @@ async def test_child_inherits_neither_secrets_nor_files(monkeypatch: pytest.Monk
             await chemistry.version()
             process = Path(f"/proc/{chemistry.pid}")
             names = {entry.partition(b"=")[0].decode() for entry in (process / "environ").read_bytes().split(b"\0")}
-            assert names <= {"", *chemistry_process._INHERITED, *chemistry_process._ENVIRONMENT}
+            assert names <= {"", *child._INHERITED, *child._ENVIRONMENT}
             assert not [link for link in (process / "fd").iterdir() if str(link.readlink()).startswith("/")]
             assert resource.prlimit(chemistry.pid or 0, resource.RLIMIT_CORE) == (0, 0)
             assert resource.prlimit(chemistry.pid or 0, resource.RLIMIT_AS)[1] <= 3 << 30

@@ -4,20 +4,24 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import aiohttp
 import pytest
 from apscheduler.triggers.cron import CronTrigger
 
-from watcher import daemon
-from watcher.daemon import run, scan_trigger
+from watcher import schedule
+from watcher.clock import SystemClock
+from watcher.daemon import run
 from watcher.errors import AlreadyRunning, Ours
 from watcher.pipeline.runner import Runner
 from watcher.program import opened
 from watcher.sandbox import Sandbox
+from watcher.schedule import scan_trigger
 from watcher.settings import Settings
 
 
@@ -99,8 +103,10 @@ async def stop(running: asyncio.Task[int], number: signal.Signals = signal.SIGTE
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_does_the_whole_job_and_ends_in_order(
-    settings: Settings, sandbox: Sandbox, ask: Asking, number: signal.Signals
+    settings: Settings, sandbox: Sandbox, ask: Asking, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")  # a service manager that is gone harms nobody
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
     running = asyncio.create_task(run(settings))
     await until(ask.ready, running)
 
@@ -112,6 +118,7 @@ async def test_does_the_whole_job_and_ends_in_order(
     assert sandbox.molecule_one.ledger.purchases == {"CCO": 1, "CCN": 1}
     assert await stop(running, number) == 0
     assert await ask.status("/livez") == 0
+    assert "NOTIFY_SOCKET" not in os.environ
 
 
 async def test_a_second_start_buys_nothing_and_takes_up_new_uploads(
@@ -189,7 +196,7 @@ async def test_a_lost_lock_ends_the_daemon(settings: Settings, monkeypatch: pyte
         raise AlreadyRunning("someone else has it")
 
     monkeypatch.setattr("watcher.store.lock.InstanceLock.check", taken)
-    monkeypatch.setattr(daemon, "CHECK_LOCK", timedelta(seconds=0.05))
+    monkeypatch.setattr(schedule, "CHECK_LOCK", timedelta(seconds=0.05))
     async with asyncio.timeout(10):
         assert await run(settings) == 1
 
@@ -205,7 +212,7 @@ async def test_a_database_that_is_away_when_the_lock_is_checked_is_waited_for(
         raise Ours("the database went away")
 
     monkeypatch.setattr("watcher.store.lock.InstanceLock.check", away)
-    monkeypatch.setattr(daemon, "CHECK_LOCK", timedelta(seconds=0.05))
+    monkeypatch.setattr(schedule, "CHECK_LOCK", timedelta(seconds=0.05))
     running = asyncio.create_task(run(settings))
 
     async def checked() -> bool:
@@ -214,6 +221,34 @@ async def test_a_database_that_is_away_when_the_lock_is_checked_is_waited_for(
     await until(checked, running)
     assert await stop(running) == 0
     assert sum("lock_unchecked" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_scans_come_in_time_after_the_clock_was_set_back(
+    settings: Settings, sandbox: Sandbox, ask: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offset = timedelta()
+
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(time.time() + offset.total_seconds(), tz)
+
+    def scans() -> int:
+        return sum("/api/target_experiment_uploads/" in path for _, path in sandbox.fragalysis.requests)
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", SetBack)
+    monkeypatch.setattr(SystemClock, "now", lambda _: SetBack.now(UTC))
+    monkeypatch.setattr(schedule, "POLL", timedelta(seconds=0.1))
+    running = asyncio.create_task(run(settings.replace("fragalysis", scan_interval="0.2s")))
+    await until(ask.ready, running)
+    offset = timedelta(hours=-1)
+    seen = scans()
+
+    async def scanned() -> bool:
+        return scans() > seen + 4
+
+    await until(scanned, running)
+    assert await stop(running) == 0
 
 
 def test_scans_by_interval_with_jitter() -> None:

@@ -132,8 +132,9 @@ async def store(sound: Sound, database: DatabaseSettings, tmp_path: Path) -> Asy
                     await writing.execute(table.delete())
                 await writing.execute(
                     Base.metadata.tables["instance"].insert(),
-                    {"id": 1, "name": "a-record-of-tests", "created_at": START, "scan_no": 0, "scan_attempts": 0},
-                )
+                    {"id": 1, "name": "a-record-of-tests", "created_at": START, "program_version": "1", "scan_no": 0,
+                     "scan_attempts": 0},
+                )  # fmt: skip
 
 
 async def findings(store: Store) -> list[Finding]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.integration.test_stages_purchases import approve
 from tests.support.pipeline import A, Job, JobClock, world
 from watcher.store.engine import RecordUnavailable
 
@@ -121,6 +122,37 @@ async def test_a_purchase_in_doubt_is_held_no_shorter(job: Job) -> None:
         assert [one.state for one in await job.batches()] == ["unconfirmed"]
     assert job.bought == ALL
     assert batch.id == 1
+
+
+async def test_the_first_look_at_the_service_comes_in_time(job: Job) -> None:
+    job.fault("molecule_one", "status", "batch-search$", method="GET", status=500, times=None)
+    async with job.run() as runner:
+        await runner.scan.request()
+        while not await job.conditions():
+            await runner.turn()
+            await runner.idle()
+        set_back(job)
+        job.sandbox.clear_faults()
+        started = job.clock.monotonic()
+        await job.again(runner)
+        assert job.clock.monotonic() - started < 600
+    assert job.bought == ALL
+
+
+async def test_a_person_who_lets_purchases_go_on_is_heard(job: Job) -> None:
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z8"), ("A0401a", "CCCC", "Z9")])
+    job.set("molecule_one", batch_size=1)
+    body = {"message": "no preset"}
+    job.fault("molecule_one", "status", "batch-search$", method="POST", times=4, status=400, body=body)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert [*await job.conditions()] == ["molecule_one: submissions_refused"]
+    set_back(job)
+    await approve(job)
+    await job.once()
+    assert await job.conditions() == {}, "what was refused before does not count against what is refused now"
+    assert sum(job.bought.values()) == 2
+    assert job.posts() == 3 + 1 + 2
 
 
 async def test_a_start_after_the_clock_was_set_back(job: Job) -> None:

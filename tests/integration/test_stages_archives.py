@@ -13,6 +13,7 @@ import structlog
 
 from tests.support.hostile import Entry, tar_gz
 from tests.support.pipeline import A, B, Job, until, world
+from watcher.archives import digest
 from watcher.fragalysis import Fragalysis
 from watcher.sandbox.downloads import Downloads
 
@@ -34,6 +35,28 @@ def serve(monkeypatch: pytest.MonkeyPatch, job: Job, content: bytes) -> None:
 
 async def state(job: Job) -> list[str]:
     return [one.archive_state for one in await job.uploads()]
+
+
+@pytest.mark.slow
+async def test_a_target_that_takes_over_a_name_leaves_the_folder_to_its_owner(job: Job) -> None:
+    server = job.sandbox.fragalysis
+    server.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    server.rename(*A, "Entero")
+    server.move(*B, A[1])
+    server.rename(B[0], A[1], A[0])
+    server.add_upload(A[0], A[1], [("P0003a", "CCCN", "Z9")])
+    await job.once()
+    _, earlier, _, later = await job.uploads()
+    assert (earlier.upload_index, later.upload_index) == (2, 2)
+    archives = [job.downloads / str(one.archive_path) for one in (earlier, later)]
+    folders = [archive.parent for archive in archives]
+    assert folders[0] == job.downloads / A[1] / A[0] / "2"
+    assert folders[0].parent != folders[1].parent
+    assert [(folder.parent / "current").readlink() for folder in folders] == [Path("2"), Path("2")]
+    assert [digest(archive) for archive in archives] == [earlier.archive_sha256, later.archive_sha256]
+    await job.once()
+    assert job.asked("download_structures", "POST") == 3, "nothing had to be fetched again"
 
 
 async def test_an_archive_that_cannot_be_built_does_not_stop_scoring(job: Job) -> None:

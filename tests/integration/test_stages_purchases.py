@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.pipeline import A, Job, until, world
+from watcher.answers import NotSent
+from watcher.http import Http
 from watcher.molecule_one import MoleculeOne
 from watcher.settings import Settings
 from watcher.store import forgotten
@@ -91,6 +93,21 @@ async def test_later_means_later(job: Job) -> None:
         assert job.bought == ALL
     assert await job.conditions() == {}
     assert len(await job.ever("unreachable")) == 1
+
+
+async def test_a_machine_without_room_for_a_connection_is_named(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [NotSent("POST: no connection (Too many open files)", ours=True)]
+    send_once = Http.send_once
+
+    async def send(self: Http, *args: Any, **more: Any) -> Any:
+        return answers.pop() if answers else await send_once(self, *args, **more)
+
+    monkeypatch.setattr(Http, "send_once", send)
+    await job.once()
+    assert [f"{one.subject}: {one.kind}" for one in await job.ever("machine")] == ["submit: machine"]
+    assert await job.ever("unreachable") == []
+    assert job.bought == ALL
+    assert await job.conditions() == {}
 
 
 @pytest.mark.slow

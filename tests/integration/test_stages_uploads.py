@@ -82,6 +82,28 @@ async def test_an_index_that_goes_down_moves_back_and_repeats_nothing(job: Job) 
     assert (job.downloads / A[1] / A[0] / "2").is_dir(), "what was there stays"
 
 
+async def test_the_index_moves_when_an_upload_is_seen_not_when_it_is_done(job: Job) -> None:
+    async def recorded() -> list[int]:
+        index = {one.id: one.upload_index for one in await job.uploads()}
+        return [index[one.current_upload_id or 0] for one in await job.targets()]
+
+    job.set("download", enabled=False)
+    await job.once()
+    job.fault("fragalysis", "status", "site_observations", status=400, times=None)
+    async with job.run() as runner:
+        for number, smiles in enumerate(("CCC", "CCS"), start=2):
+            job.sandbox.fragalysis.add_upload(*A, [(f"A040{number}a", smiles, "Z9")])
+            await job.again(runner)
+            assert await recorded() == [number, 1]
+            assert (await job.uploads())[-1].scoring_state == "quarantined"
+        assert job.bought == FOUR, "neither was read yet"
+        job.sandbox.clear_faults()
+        job.sandbox.fragalysis.add_upload(*A, [("A0404a", "CCF", "Z9")])
+        await job.again(runner)
+    assert job.bought == FOUR | {"CCC": 1, "CCS": 1, "CCF": 1}
+    assert await job.conditions() == {}
+
+
 async def test_a_timestamp_alone_is_a_change(job: Job) -> None:
     await job.once()
     job.sandbox.fragalysis.touch(*B)
@@ -180,6 +202,28 @@ async def test_late_rows_are_picked_up_once_more(job: Job) -> None:
         assert job.asked("/api/site_observations/") == asked
     smiles = (job.downloads / A[1] / A[0] / "1" / "files" / "smiles.smi").read_text()
     assert "CCCl" in smiles
+
+
+async def test_a_second_reading_leaves_a_newer_upload_to_itself(job: Job) -> None:
+    async with job.run() as runner:
+        await job.again(runner)
+        job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+        await job.later(runner, minutes=11)
+        await job.later(runner, minutes=1)
+        assert job.bought == FOUR | {"CCC": 1}, "the second reading has asked for a scan"
+        job.sandbox.fragalysis.withdraw(*A)
+        await job.again(runner)
+        assert [row.code for row in await job.rows() if row.target == A[0]] == [code for code, _, _ in ROWS_A]
+
+
+async def test_an_unreadable_listing_sets_no_upload_aside(job: Job) -> None:
+    async with job.run() as runner:
+        rule = job.fault("fragalysis", "edit", "target_exp", values={"upload_version": "x"}, times=2, skip=1)
+        await job.again(runner)
+        assert rule.hits == 2
+        assert await job.ever("scoring_quarantined") == []
+        await job.later(runner, minutes=1)
+        assert job.bought == FOUR
 
 
 async def test_vanished_targets_keep_everything(job: Job) -> None:

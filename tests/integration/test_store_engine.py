@@ -207,7 +207,7 @@ async def test_what_a_constraint_refuses_is_a_conflict(store: Store) -> None:
             session.add(foreign("r2"))
             await session.flush()
             await session.execute(text("UPDATE upload SET target_id = 77 WHERE id = -1"))
-            session.add(Instance(id=2, name="second", created_at=START))
+            session.add(Instance(id=2, name="second", created_at=START, program_version="1"))
     assert await stored(store) == {"r1"}
 
 
@@ -221,7 +221,7 @@ async def test_a_missing_parent_is_a_conflict(store: Store) -> None:
 
 async def test_a_fault_of_the_program_is_not_blamed_on_the_database(store: Store) -> None:
     async with store.write() as session:
-        await open_condition(session, "s", "k", reason="r", action="a", now=START)
+        await open_condition(session, "s", "machine", reason="r", action="a", now=START)
     with pytest.raises(NoResultFound):
         async with store.read() as session:
             (await session.scalars(select(ForeignBatch))).one()
@@ -230,7 +230,7 @@ async def test_a_fault_of_the_program_is_not_blamed_on_the_database(store: Store
             session.add(ForeignBatch(remote_id="r", seen_at=START.replace(tzinfo=None)))
     with pytest.raises(Exception, match=r".") as caught:
         async with store.write() as session:
-            condition = await find(session, "s", "k")
+            condition = await find(session, "s", "machine")
             assert condition is not None
             condition.attempts = 2**70
     assert not isinstance(caught.value, RecordUnavailable)

@@ -1,10 +1,13 @@
 """The schema: made, compared with the models, brought up to date, and left alone when it is newer."""
 # ruff: noqa: ASYNC240 - nothing else goes on in these tests
 
+import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from sqlalchemy import Connection, inspect, select, text
 
 from tests.support.clock import START
 from tests.support.record import World, settings_for_database, settings_for_file
+from tests.support.schema import shape
 from watcher.errors import Ours, WatcherError
 from watcher.settings import DatabaseSettings
 from watcher.store import migrate, targets
@@ -58,33 +62,6 @@ def database(request: pytest.FixtureRequest, sqlite_settings: DatabaseSettings) 
     if request.param == "sqlite":
         return sqlite_settings
     return settings_for_database(request.getfixturevalue("postgres_database_of_its_own"))
-
-
-def shape(connection: Connection) -> dict[str, Any]:
-    """All that can be seen of a schema, in an order of its own."""
-    seen = inspect(connection)
-    tables = {}
-    for table in sorted(seen.get_table_names()):
-        columns = seen.get_columns(table)
-        indexes = seen.get_indexes(table)
-        tables[table] = {
-            "columns": {c["name"]: (str(c["type"]), c["nullable"], c["default"]) for c in columns},
-            "primary key": seen.get_pk_constraint(table)["constrained_columns"],
-            "foreign keys": sorted(
-                (str(k["name"]), k["constrained_columns"], k["referred_table"]) for k in seen.get_foreign_keys(table)
-            ),
-            "unique": sorted((str(u["name"]), u["column_names"]) for u in seen.get_unique_constraints(table)),
-            "checks": sorted((str(c["name"]), str(c["sqltext"])) for c in seen.get_check_constraints(table)),
-            "indexes": sorted(
-                (str(i["name"]), i["column_names"], bool(i["unique"]), where_of(i.get("dialect_options", {})))
-                for i in indexes
-            ),
-        }
-    return tables
-
-
-def where_of(options: Any) -> str:
-    return " ".join(str(value) for name, value in options.items() if name.endswith("_where")).strip("()")
 
 
 # The revisions and the models
@@ -290,6 +267,47 @@ async def test_a_backup_takes_no_name_that_is_taken(sqlite_settings: DatabaseSet
         with pytest.raises(Ours, match="could not be written"):
             await backup(store, tmp_path / "no such folder" / "copy.db")
     assert taken.read_text() == "precious"
+
+
+def ended_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+async def test_a_backup_sweeps_what_a_killed_one_to_the_same_file_left(
+    sqlite_settings: DatabaseSettings, tmp_path: Path
+) -> None:
+    await filled(sqlite_settings)
+    gone = ended_process()
+    left = [f".copy.db.{gone}-ab_c1234.part", f".copy.db.{gone}-ab_c1234.part-journal"]
+    others = [f".copy.db.{os.getppid()}-abcd1234.part", f".other.db.{gone}-abcd1234.part", "copy.db.part"]
+    for name in (*left, *others):
+        (tmp_path / name).write_bytes(b"part")
+    async with Store(sqlite_settings) as store:
+        await backup(store, tmp_path / "copy.db")
+    assert [name for name in left if (tmp_path / name).exists()] == []
+    assert [name for name in others if not (tmp_path / name).exists()] == [], "somebody may be writing them"
+
+
+async def test_an_upgrade_that_does_not_come_to_its_end_leaves_one_backup(
+    sqlite_settings: DatabaseSettings, newer_program: Path
+) -> None:
+    await filled(sqlite_settings)
+    newer_program.write_text(NEXT.replace("FAIL", "raise RuntimeError('in the middle')"))
+
+    async def fail(minute: int) -> set[str]:
+        async with Store(sqlite_settings) as store:
+            assert store.sqlite_file is not None
+            with pytest.raises(RuntimeError, match="in the middle"):
+                await upgrade(store, name="n", now=START + timedelta(minutes=minute))
+            return {path.name for path in store.sqlite_file.parent.glob("*.before-*")}
+
+    await fail(0)
+    assert await fail(1) == {"watcher.db.before-0002-20260301T120100"}
+    async with Store(sqlite_settings) as store, store.write() as session:
+        await session.execute(text("UPDATE target SET name = 'B'"))
+    assert len(await fail(2)) == 2, "another content is another backup"
 
 
 async def test_a_backup_needs_no_hard_links(

@@ -16,6 +16,7 @@ from watcher.store.claims import Policy
 from watcher.store.compounds import Known
 from watcher.store.conditions import all_open, close_condition, find, open_condition
 from watcher.store.engine import Store
+from watcher.store.migrate import is_current
 from watcher.store.schema import Alias, Compound, Observation, Target, Transition, Upload
 
 pytest_plugins = ("tests.support.store",)
@@ -176,6 +177,17 @@ async def test_counts_and_the_oldest_that_waits(world: World) -> None:
         counts = await overview.counts(session)
         oldest = await overview.oldest_pending(session)
         rows = await overview.targets_with_current(session)
+        pending = await overview.pending(session)
+        assert (await overview.pending(session, archives=False))["download"] == overview.Pending(0, None)
+        marks = await overview.marks(session)
+        assert await overview.followed(session) == 2
+        assert await is_current(session)
+    assert {stage: queue.units for stage, queue in pending.items() if queue.units} == {
+        "download": 1, "submit": 1, "collect": 1, "finish": 1,
+    }  # fmt: skip
+    assert sorted((mark.name, mark.recorded_index is None, mark.last_success_at) for mark in marks) == [
+        ("A", False, None), ("empty", True, None),
+    ]  # fmt: skip
     assert counts.targets == {"followed": 2, "without_upload": 1, "not_followed": 1}
     assert (counts.archives, counts.scorings) == ({"wanted": 1}, {"extracted": 1})
     assert (counts.batches, counts.claims, counts.withheld) == ({"submitted": 1}, {"reserved": 1, "wanted": 1}, {})
@@ -248,32 +260,32 @@ async def test_a_condition_is_one_row_from_its_first_to_its_last_moment(world: W
     async def say(reason: str) -> None:
         async with world.store.write() as session:
             retry_at = world.now + timedelta(minutes=5)
-            await open_condition(session, "s", "k", reason=reason, action="a", now=world.now, retry_at=retry_at)
+            await open_condition(session, "s", "machine", reason=reason, action="a", now=world.now, retry_at=retry_at)
 
     with capture_logs() as logs:
         await say("first")
         world.now += timedelta(minutes=1)
         await say("second")
         async with world.store.write() as session:
-            await open_condition(session, "s", "other", reason="r", action="a", now=world.now)
+            await open_condition(session, "s", "unexpected", reason="r", action="a", now=world.now)
         async with world.store.read() as session:
-            condition = await find(session, "s", "k")
+            condition = await find(session, "s", "machine")
             assert condition is not None
             assert (condition.since, condition.attempts, condition.reason) == (began, 2, "second")
             assert condition.retry_at == world.now + timedelta(minutes=5)
-            assert [one.kind for one in await overview.needs_attention(session)] == ["k", "other"]
+            assert [one.kind for one in await overview.needs_attention(session)] == ["machine", "unexpected"]
         async with world.store.write() as session:
-            assert await close_condition(session, "s", "k", "another", now=world.now) == 1
-            assert await close_condition(session, "s", "k", now=world.now) == 0
+            assert await close_condition(session, "s", "machine", "another", now=world.now) == 1
+            assert await close_condition(session, "s", "machine", now=world.now) == 0
             assert await close_condition(session, "s", now=world.now) == 1
         async with world.store.read() as session:
             assert await all_open(session) == []
-            assert await find(session, "s", "k") is None
+            assert await find(session, "s", "machine") is None
     assert [log["event"] for log in logs] == ["condition_opened"] * 2 + ["condition_closed"] * 2
     assert logs[2]["lasted_seconds"] == 60
     await say("again")
     async with world.store.read() as session:
-        reopened = await find(session, "s", "k")
+        reopened = await find(session, "s", "machine")
         assert reopened is not None
         assert (reopened.attempts, reopened.since) == (1, world.now)
 
@@ -281,7 +293,7 @@ async def test_a_condition_is_one_row_from_its_first_to_its_last_moment(world: W
 async def test_a_condition_said_twice_in_one_transaction_is_one(world: World) -> None:
     async with world.store.write() as session:
         for _ in range(2):
-            await open_condition(session, "s", "k", reason="r", action="a", now=world.now)
+            await open_condition(session, "s", "machine", reason="r", action="a", now=world.now)
     async with world.store.read() as session:
         (condition,) = await all_open(session)
         assert condition.attempts == 2

@@ -23,6 +23,7 @@ from tests.support.pipeline import Job, world
 from tests.support.process import COMMAND, Served, Workplace, environment
 from watcher.pipeline.uploads import label_of
 from watcher.sandbox import Sandbox
+from watcher.settings import HttpSettings
 from watcher.store.schema import Condition, Target
 
 pytestmark = pytest.mark.slow
@@ -38,8 +39,8 @@ from watcher.answers import Answer
 from watcher.http import Http
 from watcher.settings import HttpSettings
 
-async def main(url, way):
-    settings = HttpSettings(max_response_size=2**20, trust_env=False)
+async def main(url, way, limit):
+    settings = HttpSettings(max_response_size=int(limit), trust_env=False)
     async with Http("molecule_one", url, settings, requests_per_second=100, user_agent="x") as http:
         assert (await http.request("GET", "/small", operation="warm")).status == 200
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -125,9 +126,9 @@ WAYS: dict[str, tuple[bytes, Any]] = {
 }
 
 
-async def ask(url: str, way: str) -> tuple[int, str]:
+async def ask(url: str, way: str, limit: int = 2**20) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _ASK, url, way, stdout=asyncio.subprocess.PIPE, env=environment()
+        sys.executable, "-c", _ASK, url, way, str(limit), stdout=asyncio.subprocess.PIPE, env=environment()
     )
     out, _ = await process.communicate()
     assert process.returncode == 0
@@ -152,6 +153,17 @@ async def test_a_huge_answer_is_cut_and_not_kept(way: str, name: str) -> None:
         return
     assert said.startswith("NoAnswer" if way == "once" else "_Final" if "header" not in name else "Transient"), said
     assert sent[0] < BIG // 4
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_gigabyte_costs_no_more_memory_than_the_settings_say(announced: bool) -> None:
+    limit = HttpSettings().max_response_size
+    head = b"Content-Length: %d\r\n" % 2**30 if announced else b"Transfer-Encoding: chunked\r\n"
+    async with flood(head, lambda: endless(2**30) if announced else chunked(endless(2**30))) as (url, sent):
+        grown, said = await ask(url, "GET", limit)
+    assert said.startswith("_Final")
+    assert grown < (0 if announced else limit * 1.25) + GROWTH, f"grew by {grown >> 20} MB"
+    assert sent[0] < 2**30 // 2
 
 
 @pytest.mark.parametrize("name", ["chunked", pytest.param("gzip bomb", marks=pytest.mark.slow)])

@@ -8,7 +8,9 @@ from random import Random
 
 import pytest
 
-from tests.integration.test_storm_singly import (
+from tests.support.pipeline import PRIVATE, A, B, Job
+from tests.support.record import settings_for_database
+from tests.support.storm import (
     BOUGHT,
     CALLS,
     EVERYTHING,
@@ -22,16 +24,15 @@ from tests.integration.test_storm_singly import (
     fits,
     help_out,
     storm,
-    story,
 )
-from tests.support.pipeline import PRIVATE, A, B, Job
 from watcher.pipeline.runner import Runner
 from watcher.sandbox import FragalysisServer
 from watcher.store.export import Row
 
-pytestmark = pytest.mark.slow
+pytest_plugins = ("tests.support.store", "tests.support.story")
 
-__all__ = ["story"]  # a fixture
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 STEPS = 12
 
 
@@ -123,8 +124,7 @@ async def check(job: Job, weather: Weather, story: Story) -> None:
     assert current <= job.bought.keys() <= weather.smiles
     await ends_right(job, dict.fromkeys(job.bought, 1), rows=None)
     exported: list[Row] = await job.rows()
-    # Some may be there that were withdrawn again: a reading gives the newest observations, whichever upload is read.
-    assert codes <= {(row.target, row.code) for row in exported}
+    assert codes == {(row.target, row.code) for row in exported}
     assert {(row.target, row.target_access_string) for row in exported} == set(weather.names.values())
     assert story.broken == []
     asked = sum(len(server.requests) for server in (job.sandbox.fragalysis, job.sandbox.molecule_one))
@@ -165,6 +165,23 @@ async def test_a_storm_with_restarts_and_crashes(tmp_path: Path, story: Story, s
     async with storm(tmp_path, age) as job:
         weather = Weather(job, age, seed)
         for number in range(4):
+            async with job.run(crash=number % 2 == 0) as runner:
+                await rage(job, runner, weather, 4)
+        async with job.run() as runner:
+            await settle_down(job, runner, weather)
+            await check(job, weather, story)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("seed", range(2000, 2020 if EVERYTHING else 2003))
+async def test_a_storm_on_postgresql(
+    tmp_path: Path, story: Story, postgres_database_of_its_own: str, seed: int
+) -> None:
+    age = [*SIDES][seed % 2]
+    url = settings_for_database(postgres_database_of_its_own).url.get_secret_value()
+    async with storm(tmp_path, age, database=url) as job:
+        weather = Weather(job, age, seed)
+        for number in range(3):
             async with job.run(crash=number % 2 == 0) as runner:
                 await rage(job, runner, weather, 4)
         async with job.run() as runner:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["file", "folder", "symlink", "hardlink", "fifo", "device"]
+Kind = Literal["file", "folder", "symlink", "hardlink", "fifo", "device", "block device"]
 _TAR = {
     "file": tarfile.REGTYPE,
     "folder": tarfile.DIRTYPE,
@@ -17,6 +17,7 @@ _TAR = {
     "hardlink": tarfile.LNKTYPE,
     "fifo": tarfile.FIFOTYPE,
     "device": tarfile.CHRTYPE,
+    "block device": tarfile.BLKTYPE,
 }
 _ZIP = {
     "file": stat.S_IFREG,
@@ -25,6 +26,7 @@ _ZIP = {
     "hardlink": stat.S_IFLNK,
     "fifo": stat.S_IFIFO,
     "device": stat.S_IFCHR,
+    "block device": stat.S_IFBLK,
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.support.clock import FakeClock
 from watcher import chemistry as rdkit
@@ -137,10 +138,15 @@ class Job:
 
     async def all(self, model: type[Any]) -> list[Any]:
         """Return the rows of a table, also while no program is open."""
+        rows = sa.select(model).order_by(*sa.inspect(model).primary_key)
+        url = self.settings.database.url.get_secret_value()
+        if not url.startswith("sqlite"):
+            async with create_async_engine(url, poolclass=sa.NullPool).connect() as connection:
+                return list(await AsyncSession(connection, expire_on_commit=False).scalars(rows))
         engine = sa.create_engine(f"sqlite:///{self.file}")
         try:
             with sa.orm.Session(engine, expire_on_commit=False) as session:
-                return list(session.scalars(sa.select(model).order_by(*sa.inspect(model).primary_key)))
+                return list(session.scalars(rows))
         finally:
             engine.dispose()
 
@@ -229,9 +235,14 @@ def populate(sandbox: Sandbox) -> None:
 
 @asynccontextmanager
 async def world(
-    folder: Path, *, age: Literal["2024", "2026"] = "2026", version: Version = "v2", empty: bool = False
+    folder: Path,
+    *,
+    age: Literal["2024", "2026"] = "2026",
+    version: Version = "v2",
+    empty: bool = False,
+    database: str = "",
 ) -> AsyncIterator[Job]:
-    """Start a sandbox, with the two targets unless `empty`, and the settings for it."""
+    """Start a sandbox, with the two targets unless `empty`, and the settings for it; a SQLite record by default."""
     clock = JobClock()
     async with Sandbox(age=age, catalogue=None, clock=clock.monotonic) as sandbox:
         if not empty:
@@ -246,7 +257,7 @@ async def world(
                 api_version=version,
                 requests_per_second=100,
             )
-            .replace("database", url=f"sqlite+aiosqlite:///{folder}/watcher.db")
+            .replace("database", url=database or f"sqlite+aiosqlite:///{folder}/watcher.db")
             .replace("download", directory=folder / "downloads")
         )
         yield Job(sandbox, settings, clock)

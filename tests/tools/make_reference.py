@@ -3,7 +3,7 @@
 python -m tests.tools.make_reference
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, EnumType
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
@@ -14,6 +14,9 @@ from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from watcher import metrics, settings_text
 from watcher.cli import app
+from watcher.store import states
+from watcher.store.batches import MOVES
+from watcher.store.export import COLUMNS, Row
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +36,8 @@ def metrics_reference() -> str:
         "# Metrics",
         "",
         "`/metrics` of the server (`[server] listen`) gives these in the Prometheus text format.",
-        "Times are unix timestamps, not ages: subtract them from `time()`.",
+        "Times are unix timestamps, not ages: subtract them from `time()`. Beside these stand the `process_*` metrics",
+        "of the Prometheus client; `process_start_time_seconds` is when the daemon started.",
         "",
         "| name | type | labels | meaning |",
         "|---|---|---|---|",
@@ -85,11 +89,49 @@ def _spelled(name: str, kind: Any, info: OptionInfo | ArgumentInfo) -> str:
     return options if kind is bool else f"{options} {value}"
 
 
+def states_reference() -> str:
+    """Return the reference of every state and kind of condition in Markdown."""
+    lines = ["# States", "", "What the record says of each upload, claim and batch, and what can be not well."]
+    for title, text, meanings in (
+        ("Upload, archive leg", "Its two legs do not wait for each other.", states.ARCHIVE_STATES),
+        ("Upload, scoring leg", "", states.SCORING_STATES),
+        ("Claim", "One compound to be scored under one scoring profile.", states.CLAIM_STATES),
+        ("Batch", "What is bought at Molecule.one, and is paid for.", states.BATCH_STATES),
+    ):
+        lines += ["", f"## {title}", "", *([text, ""] if text else []), *_table("state", meanings)]
+    moves = {f"`{old}`": ", ".join(f"`{new}`" for new in sorted(MOVES[old])) or "none" for old in states.BATCH_STATES}
+    lines += ["", "Changes that a batch can make:", "", "| from | to |", "|---|---|"]
+    lines += [f"| {old} | {new} |" for old, new in moves.items()]
+    lines += ["", "## Conditions", "", "`watcher status` lists what is open, with its reason and what to do.", ""]
+    return "\n".join([*lines, *_table("kind", states.CONDITION_KINDS)]) + "\n"
+
+
+def _table(name: str, meanings: Mapping[str, str]) -> list[str]:
+    return [f"| {name} | meaning |", "|---|---|", *(f"| `{one}` | {text} |" for one, text in meanings.items())]
+
+
+def export_reference() -> str:
+    """Return the reference of the columns of the export in Markdown."""
+    hints = get_type_hints(Row, include_extras=True)
+    meanings = {column: hints[column].__metadata__[0] for column in COLUMNS}
+    lines = [
+        "# Export columns",
+        "",
+        "`watcher export` gives one row for each observation of each target's current upload, in these columns and",
+        "in this order, in every format. Empty means unknown. In CSV, an apostrophe stands before a text that a",
+        "spreadsheet would run.",
+        "",
+    ]
+    return "\n".join([*lines, *_table("column", meanings)]) + "\n"
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "config.example.toml": settings_text.example,
     "docs/reference/settings.md": settings_text.reference,
     "docs/reference/metrics.md": metrics_reference,
     "docs/reference/commands.md": commands_reference,
+    "docs/reference/states.md": states_reference,
+    "docs/reference/export.md": export_reference,
 }
 """What is written where. A further reference needs one line here; `tests/unit/test_docs.py` checks each."""
 

@@ -3,11 +3,15 @@
 import gzip
 import io
 import os
+import re
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -108,8 +112,25 @@ def test_a_zip_name_that_goes_on_after_a_nul(tmp_path: Path) -> None:
         run(content, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "x" * 300])
+@pytest.mark.parametrize("how", ["pax", "long name"])
+def test_names_that_stand_beside_a_header_are_refused_too(tmp_path: Path, how: str, name: str) -> None:
+    buffer, form = io.BytesIO(), tarfile.PAX_FORMAT if how == "pax" else tarfile.GNU_FORMAT
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=form) as archive:
+        info = tarfile.TarInfo("good" if how == "pax" else name.rjust(101, "d"))
+        info.pax_headers = {"path": name} if how == "pax" else {}
+        archive.addfile(info)
+    content = buffer.getvalue()
+    if how == "long name":
+        long, short = name.rjust(101, "d").encode(), name.encode()
+        content = gzip.compress(gzip.decompress(content).replace(long, short.ljust(len(long), b"\0")))
+    with pytest.raises(Unsafe):
+        run(content, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"archive"}
+
+
 @pytest.mark.parametrize("format_", FORMATS)
-@pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo", "device"])
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo", "device", "block device"])
 @pytest.mark.parametrize("link", ["/etc/passwd", "good", "../..", "."])
 def test_links_and_devices_are_refused(tmp_path: Path, format_: str, kind: Any, link: str) -> None:
     with pytest.raises(Unsafe, match="'bad'"):
@@ -166,6 +187,60 @@ def test_a_zip_directory_is_limited_before_it_is_read(tmp_path: Path) -> None:
     struct.pack_into("<LL", content, content.rindex(b"PK\x05\x06") + 12, (3 << 20) + 1, 4)
     with pytest.raises(Invalid):
         run(bytes(content), tmp_path, members=100)
+
+
+def test_one_content_that_is_listed_many_times_is_counted_each_time(tmp_path: Path) -> None:
+    content = zip_([Entry("zeros", bytes(10**6))])
+    start, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
+    listed = content[start:end] * 100
+    tail = bytearray(content[end:])
+    struct.pack_into("<HHL", tail, 8, 100, 100, len(listed))
+    bomb = content[:start] + listed + tail
+    assert len(bomb) < 10_000
+    with pytest.raises(Invalid):  # for its size, or because the library sees that its members overlap
+        run(bomb, tmp_path, size=50 * 10**6)
+    assert {path.name for path in tmp_path.iterdir()} == {"archive"}
+
+
+MILLION = 10**6
+_UNPACK = """
+import resource, sys
+from pathlib import Path
+from watcher.archives import unpack
+from watcher.errors import Invalid
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    unpack(Path(sys.argv[1]), Path("files"), max_unpacked_size=10**9, max_members=int(sys.argv[2]))
+except Invalid as refused:
+    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), type(refused).__name__, refused)
+"""
+
+
+def a_million(format_: str) -> bytes:
+    if format_ == "tar.gz":
+        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+        blocks = (b"".join(header(b"0", 0, f"d/{n}") for n in range(first, first + 1000)) for first in (0, 1000))
+        pieces = [packer.compress(block) for block in list(blocks) * (MILLION // 2000)]
+        return b"".join([*pieces, packer.compress(bytes(1024)), packer.flush()])
+    one = zip_([Entry("d/000000", b"")], zipfile.ZIP_STORED)
+    start, end = one.index(b"PK\x01\x02"), one.index(b"PK\x05\x06")
+    listed = b"".join(one[start:end].replace(b"d/000000", b"d/%06d" % n) for n in range(MILLION))
+    tail = bytearray(one[end:])
+    struct.pack_into("<L", tail, 12, len(listed))
+    return one[:start] + listed + tail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format_", "members"), [("tar.gz", 10_000), ("zip", 10_000), ("zip", 500_000)])
+def test_a_million_members_are_refused_and_not_kept(tmp_path: Path, format_: str, members: int) -> None:
+    archive = write(tmp_path / "archive", a_million(format_))
+    command = [sys.executable, "-c", _UNPACK, str(archive), str(members)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=True)
+    grown, _, said = done.stdout.partition(" ")
+    assert re.match(r"Unsafe the archive(?: has more than|'s directory of 54000000 bytes is too large)", said)
+    assert int(grown) < 100 * 2**20, f"grew by {int(grown) >> 20} MB"
+    assert {path.name for path in tmp_path.iterdir()} == {"archive"}
 
 
 def test_encrypted_and_foreign_compression_are_refused(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def call(*arguments: str, exit_code: int = 0) -> str:
 def test_help_names_every_command() -> None:
     said = call("--help")
     for command in ("demo", "run", "once", "plan", "check", "status", "export", "retry", "approve", "batches", "db",
-                    "config", "sandbox"):  # fmt: skip
+                    "config", "notify", "sandbox"):  # fmt: skip
         assert f"\n  {command} " in said
         assert "Usage: " in call(command, "-h")
 

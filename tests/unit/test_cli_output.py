@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from watcher.bands import band
 from watcher.cli.demo_folder import DOWNLOADS, RECORD, prepared
 from watcher.cli.export import _csv, _jsonl, _opened
 from watcher.cli.output import clean, counted, in_words, say, say_json, shown, table
-from watcher.cli.story import band
 from watcher.errors import AlreadyRunning, Ours
 from watcher.store.export import COLUMNS, Row
 
@@ -99,6 +99,15 @@ def test_a_table_on_a_terminal_takes_names_as_they_are(
     monkeypatch.setattr("watcher.cli.output.on_terminal", lambda _=None: True)
     table(("name",), [["[red]A[/red]"]])
     assert "[red]A[/red]" in capsys.readouterr().out
+
+
+def test_a_table_on_a_narrow_terminal_is_a_list(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.cli.output.on_terminal", lambda _=None: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    table(("target", "access string", "why"), [["A\x1b[2J", "lb1", None]])
+    assert capsys.readouterr().out == "target: A\\x1b[2J\naccess string: lb1\n\n"
 
 
 def test_json_and_words(capsys: pytest.CaptureFixture[str]) -> None:

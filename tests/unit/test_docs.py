@@ -1,5 +1,6 @@
 """What is written about the program is true: generated pages are fresh, and what the design promises exists."""
 
+import re
 import tomllib
 
 import pytest
@@ -21,7 +22,7 @@ limits: compounds_per_day new_compounds_per_scan submit_private max_heavy_atoms
 database: url
 http: ca_file trust_env
 server: listen token token_file
-notify: urls
+notify: urls urls_file events patience include_structures
 log: format level
 daemon: shutdown_timeout
 """
@@ -49,6 +50,9 @@ DEFAULTS = {
     "http.trust_env": True,
     "server.listen": "127.0.0.1:9464",
     "notify.urls": [],
+    "notify.events": ["settled", "attention", "recovered"],
+    "notify.patience": "15m",
+    "notify.include_structures": False,
     "log.format": "auto",
     "daemon.shutdown_timeout": "8s",
 }
@@ -57,12 +61,12 @@ target_last_success_timestamp_seconds{target,tas} target_remote_upload_index{tar
 target_recorded_upload_index{target,tas} uploads{leg,state} batches{state} claims{state}
 oldest_pending_timestamp_seconds{stage} stage_duration_seconds{stage,outcome}
 http_requests_total{service,operation,outcome} compounds_submitted_total{} limit_remaining_compounds{}
-service_up{service} conditions{kind} build_info{version}
+service_up{service} conditions{kind} build_info{version} notifications_total{outcome} notifications_pending{}
 """
 COMMANDS = """
 demo; run; once --timeout; plan --json; check --json; status --json; export --format --target --output; retry --target;
 approve --profile; batches list --state --json; batches show --json; batches adopt; batches release --yes; db upgrade;
-db check; db backup; config init; config show; sandbox --age --ports --seconds-per-molecule
+health --ready; db check; db backup; config init; config show; notify test; sandbox --age --ports --seconds-per-molecule
 """
 
 
@@ -70,6 +74,19 @@ db check; db backup; config init; config show; sandbox --age --ports --seconds-p
 def test_generated_files_are_fresh(place: str) -> None:
     written = (ROOT / place).read_text(encoding="utf-8")
     assert written == GENERATED[place](), f"{place} is stale: run `python -m tests.tools.make_reference`"
+
+
+def test_every_page_is_in_the_contents_and_each_link_between_pages_leads_somewhere() -> None:
+    docs = ROOT / "docs"
+    pages = {str(page.relative_to(docs)) for page in docs.rglob("*.md")}
+    assert set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)) == pages
+    broken = [
+        f"{page.name}: {link}"
+        for page in [*docs.rglob("*.md"), *ROOT.glob("*.md")]
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+        if "://" not in link and not (page.parent / link).exists()
+    ]
+    assert broken == []
 
 
 def test_every_promised_setting_exists() -> None:

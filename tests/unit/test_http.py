@@ -1,14 +1,19 @@
 """HTTP as it goes wrong in earnest, against servers on loopback."""
 
 import asyncio
+import base64
+import errno
 import gzip
 import json
+import os
+import resource
 import socket
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -26,6 +31,7 @@ from watcher.http import Http
 from watcher.settings import HttpSettings
 
 SECRET = "s3cret-token"
+OTHER_SECRET = "s3cret/token+of=ours"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HEADERS = {"Authorization": f"ApiToken-v1 {SECRET}"}
 MINUTE = timedelta(minutes=1)
@@ -40,7 +46,7 @@ def client(url: str, **settings: Any) -> Http:
         requests_per_second=1000,
         user_agent="test",
         clock=FakeClock(NOW),
-        secrets=(SECRET, ""),
+        secrets=(SECRET, OTHER_SECRET, ""),
     )
 
 
@@ -62,6 +68,20 @@ async def site(handler: Handler) -> AsyncIterator[str]:
 def answer(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
     named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
     return Answer(status, CIMultiDictProxy(named), web.Response().cookies, body, "GET /x", NOW)
+
+
+async def ok(_: web.Request) -> web.Response:
+    return web.json_response({})
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def send(http: Http, timeout: timedelta = MINUTE) -> Answer | NotSent | NoAnswer:
@@ -286,6 +306,46 @@ class TestRequest:
         async with raw_server(silent) as server, client(server.url, **{which: timedelta(milliseconds=30)}) as http:
             with pytest.raises(Transient, match="GET /a: timed out"):
                 await http.request("GET", "/a?key=hidden", operation="t")
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            lambda secret: secret,
+            lambda secret: quote(secret, safe=""),
+            lambda secret: base64.b64encode(f"ApiToken-v1 {secret}".encode()).decode(),
+            lambda secret: secret.encode().hex(),
+        ],
+    )
+    async def test_bodies_hold_no_token_in_any_form(self, form: Callable[[str], str]) -> None:
+        async def handler(_: web.Request) -> web.Response:
+            return web.json_response({"message": f"bad {form(OTHER_SECRET)}", "note": "sessionid=data"}, status=400)
+
+        async with site(handler) as url, client(url) as http:
+            got = await http.request("GET", "/a", operation="t")
+        assert form(OTHER_SECRET).encode()[-12:] not in got.body.replace(b"=", b"")
+        assert b"***" in got.body
+        assert b"sessionid=data" in got.body, "what only looks like a secret may be data"
+
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+    async def test_want_on_this_machine_is_ours(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def fail(*_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("aiohappyeyeballs.start_connection", fail)
+        async with client("http://127.0.0.1:9") as http:
+            with pytest.raises(Ours, match="GET /a: no connection"):
+                await http.request("GET", "/a?key=hidden", operation="t")
+            got = await send(http)
+        assert isinstance(got, NotSent)
+        assert got.ours
+
+    async def test_without_descriptors_nothing_is_sent_and_the_machine_is_at_fault(self) -> None:
+        async with site(ok) as url, client(url) as http:
+            http._ssl_context()  # reads a file
+            with without_descriptors():
+                got = await send(http)
+        assert isinstance(got, NotSent)
+        assert got.ours
 
     async def test_messages_hold_neither_query_nor_token(self) -> None:
         async def handler(request: web.Request) -> web.Response:

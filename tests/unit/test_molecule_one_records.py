@@ -209,6 +209,10 @@ class TestResults:
         with pytest.raises(Transient, match="the results"):
             read_results(body, "the results")
 
+    def test_more_results_than_any_batch_holds_are_not_read(self) -> None:
+        with pytest.raises(Transient, match="more than 200000 results"):
+            read_results(b"[" + b"0," * 300_000 + b"0]", "x")
+
     def test_depth_within_an_item_does_not_crash(self) -> None:
         deep = b'{"targetSmiles":"C","result":2,"synthesis":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         try:

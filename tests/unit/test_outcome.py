@@ -140,6 +140,12 @@ def test_words_are_short_and_printable() -> None:
     assert outcome.reason.isprintable()
 
 
+@pytest.mark.parametrize("depth", [11, 600])
+def test_words_that_are_nested_too_deep_are_left_out(depth: int) -> None:
+    body = b'{"message": "no", "errors": ' + b"[" * depth + b"1" + b"]" * depth + b"}"
+    assert classify(answer(400, body)) == Refused("no: ...", 400)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "message", "errors"]), inner),

@@ -8,8 +8,9 @@ import pytest
 
 from watcher.errors import SettingsError
 from watcher.settings import Settings
+from watcher.settings_files import find_config
 from watcher.settings_keys import keys
-from watcher.settings_source import find_config, load, secrets_of, warnings_of
+from watcher.settings_source import load, secrets_of, warnings_of
 
 SECRET = "s3cr3t-opensesame"
 
@@ -276,16 +277,36 @@ def test_warnings() -> None:
         "fragalysis.token is sent to http://stack.example without encryption; use https",
         "fragalysis.targets is empty: no target is followed",
         'molecule_one.invalid_target_strategy has no effect with api_version = "v1"',
-        "notify.urls is set, but this version sends no notifications yet",
         "a token or password has fewer than 4 characters: too short to be kept out of the logs",
-        "server.token_file: token is open to every user (mode 0644); chmod 600 it",
+        "server.token_file: token is open to every user (mode 0644); `chmod 600` it",
     ]
-    Path("token").chmod(0o600)
-    assert not any("token_file" in warning for warning in warnings_of(settings))
 
 
-@pytest.mark.parametrize(
-    ("listen", "is_open"), [("0.0.0.0:1", True), ("[::]:1", True), ("[::1]:1", False), ("", False)]
-)
-def test_an_open_server_is_told(listen: str, is_open: bool) -> None:
-    assert bool(warnings_of(Settings().replace("server", listen=listen))) is is_open
+@pytest.mark.parametrize(("mode", "who"), [(0o600, ""), (0o400, ""), (0o640, "its group"), (0o604, "every user")])
+def test_a_secret_file_that_others_may_read_is_told(tmp_path: Path, mode: int, who: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("c" * 20)
+    token.chmod(mode)
+    settings = load(environ={"WATCHER_MOLECULE_ONE__TOKEN_FILE": str(token)})
+    expected = [f"molecule_one.token_file: {token} is open to {who} (mode {mode:04o}); `chmod 600` it"] if who else []
+    assert warnings_of(settings, environ={}) == expected
+    assert warnings_of(settings, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}) == []  # systemd guards it
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:1", "[::]:1", "10.1.2.3:1", "watcher.example:1", "[::ffff:10.0.0.1]:1"])
+def test_a_server_that_others_reach_needs_a_token_or_a_word(listen: str, tmp_path: Path) -> None:
+    said = refused(f'[server]\nlisten = "{listen}"')
+    assert f"server.listen = '{listen}'" in said
+    assert "set server.token" in said
+    assert "server.public = true" in said
+    (tmp_path / "token").write_text("c" * 20)
+    for guard in ("public = true", 'token = "opensesame"', 'token_file = "token"'):
+        assert load(config(f'[server]\nlisten = "{listen}"\n{guard}'), environ={}).server.listen == listen
+    # an unreadable token is told as that, and the server stays shut
+    assert "server.public" not in (said := refused(f'[server]\nlisten = "{listen}"\ntoken_file = "no-such-file"'))
+    assert "no-such-file: no such file" in said
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "127.8.0.1:1", "[::1]:1", "localhost:1", "a.localhost:1", ""])
+def test_a_server_on_loopback_needs_nothing(listen: str) -> None:
+    assert warnings_of(load(config(f'[server]\nlisten = "{listen}"'), environ={}), environ={}) == []

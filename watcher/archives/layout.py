@@ -50,6 +50,11 @@ def archive_folders(
     }
 
 
+def is_upload(name: str) -> bool:
+    """Say whether the name of a directory is one that `upload_directory` gives."""
+    return _UPLOAD.fullmatch(name) is not None
+
+
 def archive_name(target_directory: Path, format_: str) -> str:
     """Return the file name of an archive in an upload's directory; `format_` is `zip` or `tar.gz`."""
     return f"{target_directory.name}.{format_}"
@@ -112,7 +117,7 @@ def _leftovers(target: Path) -> Iterator[Path]:
     if os.path.lexists(part := part_of(target / CURRENT)):
         yield part
     for upload in folders(target):
-        if _UPLOAD.fullmatch(upload.name):
+        if is_upload(upload.name):
             with suppress(OSError):
                 yield from [path for path in sorted(upload.iterdir()) if _PART.fullmatch(path.name)]
 

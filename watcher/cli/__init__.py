@@ -11,7 +11,25 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from watcher.cli import approve, batches, check, config, database, demo, export, once, plan, retry, run, sandbox, status
+from watcher.cli import (
+    approve,
+    batches,
+    check,
+    config,
+    database,
+    demo,
+    export,
+    health,
+    looking,
+    notify,
+    once,
+    plan,
+    prune,
+    retry,
+    run,
+    sandbox,
+    status,
+)
 from watcher.cli.common import Call
 from watcher.cli.output import UsageProblem, say
 from watcher.errors import Failure, SettingsError, WatcherError
@@ -49,7 +67,6 @@ app = typer.Typer(
     name="watcher",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -86,12 +103,18 @@ app.command()(once.once)
 app.command()(plan.plan)
 app.command()(check.check)
 app.command()(status.status)
+app.command()(looking.targets)
+app.command()(looking.uploads)
+app.command()(looking.history)
+app.command()(health.health)
 app.command()(export.export)
 app.command()(retry.retry)
 app.command()(approve.approve)
+app.command()(prune.prune)
 app.add_typer(batches.app, name="batches")
 app.add_typer(database.app, name="db")
 app.add_typer(config.app, name="config")
+app.add_typer(notify.app, name="notify")
 app.command()(sandbox.sandbox)
 
 

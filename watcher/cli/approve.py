@@ -16,6 +16,7 @@ from watcher.cli.common import (
     settings_of,
     who,
 )
+from watcher.cli.completion import target_names
 from watcher.cli.output import UsageProblem, counted, money, say
 from watcher.errors import WatcherError
 
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 def approve(
     context: typer.Context,
     target: Annotated[
-        str | None, typer.Argument(metavar=TARGET_FORM, help="The target whose current upload is approved.")
+        str | None,
+        typer.Argument(
+            metavar=TARGET_FORM, autocompletion=target_names, help="The target whose current upload is approved."
+        ),
     ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Approve the scoring profile of the settings instead.")
@@ -91,14 +95,11 @@ async def _approve(settings: "Settings", named: str) -> tuple[int, dict[str, int
 
 async def _approve_profile(settings: "Settings") -> tuple[int, dict[str, int]]:
     from watcher.pipeline.profile import ask_for_approval
-    from watcher.pipeline.submit import REFUSED, SERVICE
     from watcher.store import claims, profiles
-    from watcher.store.conditions import close_condition
 
     async with record(settings, write=True) as store, store.write() as session:
         profile = await _claimed(session, settings)
         await profiles.approve_profile(session, profile, policy_of(settings), who=who(), now=now())
-        await close_condition(session, SERVICE, REFUSED, now=now())
         await ask_for_approval(session, profile, now())
         waiting = await claims.count_open(session, profile)
         return waiting.pop(None, 0), {reason: number for reason, number in waiting.items() if reason}

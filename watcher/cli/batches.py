@@ -33,7 +33,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the batches, the oldest first."""
-    from watcher.store.schema import BATCH_STATES
+    from watcher.store.states import BATCH_STATES
 
     if state is not None and state not in BATCH_STATES:
         raise UsageProblem(f"--state {state}: must be one of {', '.join(BATCH_STATES)}")
@@ -64,7 +64,7 @@ def show(context: typer.Context, batch_id: Id, as_json: AsJson = False) -> None:
     say(f"  compounds  {batch.size}")
     for name in _TIMES:
         if moment := getattr(batch, name):
-            say(f"  {name.removesuffix('_at').ljust(11)}{shown(moment)}")
+            say(f"  {name.removesuffix('_at').ljust(12)}{shown(moment)}")
     say()
     compounds = [(item.position, item.smiles, item.state, item.score, item.reason) for item in items]
     table(("#", "smiles", "state", "score", "reason"), compounds, title="Compounds", numbers=(0, 3))

@@ -10,7 +10,7 @@ import typer
 
 from watcher.cli.common import AsJson, log_quietly, settings_of
 from watcher.cli.output import say, say_json
-from watcher.errors import AuthFailure, Failure, Invalid, WatcherError
+from watcher.errors import AuthFailure, Failure, Invalid, SettingsError, WatcherError
 
 if TYPE_CHECKING:
     from watcher.settings import Settings
@@ -45,8 +45,8 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 async def _check(settings: "Settings", config: Path | None) -> list[tuple[str, Verdict]]:
-    database, fragalysis, molecule_one = await asyncio.gather(
-        _database(settings), _fragalysis(settings), _molecule_one(settings)
+    database, fragalysis, molecule_one, notify = await asyncio.gather(
+        _database(settings), _fragalysis(settings), _molecule_one(settings), _notify(settings)
     )
     return [
         *(("settings", verdict) for verdict in await asyncio.to_thread(_settings, settings, config)),
@@ -54,11 +54,13 @@ async def _check(settings: "Settings", config: Path | None) -> list[tuple[str, V
         ("disk", await asyncio.to_thread(_disk, settings)),
         ("fragalysis", fragalysis),
         ("molecule_one", molecule_one),
+        ("notify", notify),
     ]
 
 
 def _settings(settings: "Settings", config: Path | None) -> list[Verdict]:
-    from watcher.settings_source import find_config, warnings_of
+    from watcher.settings_files import find_config
+    from watcher.settings_source import warnings_of
 
     found = find_config(config, os.environ)
     origin = f"from {found} and the environment" if found else "no file found: defaults and the environment"
@@ -80,12 +82,15 @@ async def _database(settings: "Settings") -> Verdict:
     try:
         async with store:
             revision = await migrate.revision(store)
+            version = await migrate.written_by(store) if revision else None
     except WatcherError as error:
         return str(error), "look at database.url, and whether the database runs"
     if revision in (None, migrate.HEAD):
-        return f"{store.label}, {f'schema {revision}' if revision else 'empty; the first run fills it'}", ""
+        state = f"schema {revision}, written by version {version}" if revision else "empty; the first run fills it"
+        return f"{store.label}, {state}", ""
+    state = f"schema {revision}{f' (of version {version})' if version else ''}"
     return (
-        f"{store.label} has schema {revision}, this program writes {migrate.HEAD}",
+        f"{store.label} has {state}, this program writes {migrate.HEAD}",
         "`watcher db upgrade` for an older record; the newer program for a newer one",
     )
 
@@ -159,6 +164,21 @@ async def _molecule_one(settings: "Settings") -> Verdict:
     except Failure as failure:
         return _failed(place, failure, "molecule_one.base_url and api_version")
     return f"{place}, the token is accepted; it has no list of batches, so doubtful purchases need a person", ""
+
+
+async def _notify(settings: "Settings") -> Verdict:
+    from watcher.notify_process import Notifier
+    from watcher.notify_process import check as check_urls
+
+    if not settings.notify.urls:
+        return "notify.urls is empty: nobody is told anything", ""
+    try:
+        await check_urls(settings.notify, Notifier(settings.http))
+    except SettingsError as error:
+        return str(error), "write it as the documentation of Apprise says for this service"
+    except Failure as failure:
+        return failure.message, failure.action or "look at the memory and processes of this machine"
+    return f"{len(settings.notify.urls)} URLs that Apprise can use; `watcher notify test` sends something", ""
 
 
 def _failed(place: str, failure: Failure, key: str) -> Verdict:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from watcher.cli.completion import target_names
 from watcher.cli.output import UsageProblem
 from watcher.errors import WatcherError
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 TARGET_FORM = "NAME[@TAS]"
+OneTarget = Annotated[
+    str | None,
+    typer.Option(metavar=TARGET_FORM, help="One target only; all by default.", autocompletion=target_names),
+]
 
 
 class NoRecord(WatcherError):
@@ -80,6 +85,7 @@ async def record(settings: "Settings", *, write: bool = False) -> AsyncIterator[
 
     Raises NoRecord when there is none, WatcherError when it has another schema, RecordUnavailable.
     """
+    from watcher.notices import subscription_of
     from watcher.store import migrate
     from watcher.store.engine import Store
 
@@ -88,14 +94,16 @@ async def record(settings: "Settings", *, write: bool = False) -> AsyncIterator[
     if store.sqlite_file is not None and not store.sqlite_file.exists():
         raise absent
     if write:
-        store = Store(settings.database)
+        store = Store(settings.database, subscription=subscription_of(settings.notify))
     async with store:
         revision = await migrate.revision(store)
         if revision is None:
             raise absent
         if revision != migrate.HEAD:
+            version = await migrate.written_by(store)
             raise WatcherError(
-                f"the record {store.label} has schema {revision}, this program reads {migrate.HEAD}; "
+                f"the record {store.label} has schema {revision}{f' (of version {version})' if version else ''}, "
+                f"this program reads {migrate.HEAD}; "
                 "`watcher db upgrade` brings an older record up to date, a newer one needs the newer program"
             )
         yield store

@@ -45,7 +45,7 @@ def init(
 @app.command()
 def show(context: typer.Context) -> None:
     """Print the settings in force, with secrets hidden."""
-    from watcher.settings_source import find_config
+    from watcher.settings_files import find_config
     from watcher.settings_text import show as text_of
 
     settings = settings_of(context)

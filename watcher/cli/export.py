@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from watcher.cli.common import TARGET_FORM, log_quietly, named_targets, record, settings_of
+from watcher.cli.common import OneTarget, log_quietly, named_targets, record, settings_of
 from watcher.cli.output import clean, on_terminal
 from watcher.errors import Ours
 
@@ -35,7 +35,7 @@ class Format(StrEnum):
 def export(
     context: typer.Context,
     form: Annotated[Format, typer.Option("--format", help="csv, or jsonl: one JSON object a line.")] = Format.CSV,
-    target: Annotated[str | None, typer.Option(metavar=TARGET_FORM, help="One target only; all by default.")] = None,
+    target: OneTarget = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write it; standard output by default.")
     ] = None,

@@ -78,6 +78,19 @@ def shown(value: object) -> str:
             return str(value)
 
 
+def when(moment: datetime | None, now: datetime, *, due: str = "") -> str:
+    """Return how long ago a moment was, or in how long it will be: `2 h ago`, `in 5 min`; `due` for one in the past."""
+    if moment is None:
+        return ""
+    ahead = (moment - now).total_seconds()
+    if ahead <= 0 and due:
+        return due
+    seconds = abs(ahead)
+    units = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
+    name, length = next((unit for unit in units if seconds >= 2 * unit[1]), units[-1])
+    return f"in {seconds / length:.0f} {name}" if ahead > 0 else f"{seconds / length:.0f} {name} ago"
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: `1 batch`, `2 batches`."""
     return f"{number} {one if number == 1 else many or one + 's'}"
@@ -86,6 +99,14 @@ def counted(number: int, one: str, many: str = "") -> str:
 def in_words(counts: dict[str, int]) -> str:
     """Return counts by name as one phrase: `3 scored, 1 failed`; `none` when there are none."""
     return ", ".join(f"{number} {name}" for name, number in counts.items() if number) or "none"
+
+
+def size(number: int) -> str:
+    """Return a number of bytes as people read it."""
+    for unit, bytes_ in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= bytes_:
+            return f"{number / bytes_:.1f} {unit}"
+    return f"{number} bytes"
 
 
 def money(amount: float) -> str:
@@ -102,9 +123,14 @@ def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]], numbers:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    if sum(len(header) + 2 for header in headers) > console.width:  # not even the headers fit: a line for each cell
+        for row in cells:
+            say("\n".join(f"{header}: {cell}" for header, cell in zip(headers, row, strict=True) if cell) + "\n")
+        return
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for place, header in enumerate(headers):
         grid.add_column(Text(header), justify="right" if place in numbers else "left", overflow="fold")
     for row in cells:
         grid.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(grid)
+    console.print(grid)

@@ -1,11 +1,11 @@
 """`watcher retry`: takes up what was set aside."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from watcher.cli.common import TARGET_FORM, log_quietly, named_targets, now, record, settings_of, who
+from watcher.cli.common import OneTarget, log_quietly, named_targets, now, record, settings_of, who
 from watcher.cli.output import say
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def retry(
     context: typer.Context,
-    target: Annotated[str | None, typer.Option(metavar=TARGET_FORM, help="One target only; all by default.")] = None,
+    target: OneTarget = None,
 ) -> None:
     """Take up what was set aside; never buys.
 

@@ -1,18 +1,18 @@
 """`watcher status`: what the record holds, what is allowed, and what is not well."""
 
 import asyncio
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from watcher.cli.common import AsJson, NoRecord, log_quietly, now, policy_of, record, settings_of
-from watcher.cli.output import in_words, money, say, say_json, shown, table
+from watcher.cli.looking import print_targets
+from watcher.cli.output import in_words, money, say, say_json, shown
 
 if TYPE_CHECKING:
     from watcher.settings import Settings
-    from watcher.store.schema import Target
-
-Rows = list[tuple[object, ...]]
+    from watcher.store.looking import TargetView
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
@@ -36,8 +36,8 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         _print(document, targets)
 
 
-async def _status(settings: "Settings") -> tuple[dict[str, Any], Rows]:
-    from watcher.store import allowance, migrate, overview
+async def _status(settings: "Settings") -> "tuple[dict[str, Any], list[TargetView]]":
+    from watcher.store import allowance, looking, migrate, overview
     from watcher.store.targets import instance
 
     policy = policy_of(settings)
@@ -45,9 +45,10 @@ async def _status(settings: "Settings") -> tuple[dict[str, Any], Rows]:
         counts = await overview.counts(session)
         attention = await overview.needs_attention(session)
         own = await instance(session)
-        targets = await overview.targets_with_current(session)
+        targets = await looking.target_views(session, archives=settings.download.enabled)
         document: dict[str, Any] = {
             "targets": counts.targets,
+            "targets_detail": [asdict(one) for one in targets],
             "uploads": _both_legs(counts.archives, counts.scorings),
             "upload_legs": {"archive": counts.archives, "scoring": counts.scorings},
             "batches": counts.batches,
@@ -59,6 +60,7 @@ async def _status(settings: "Settings") -> tuple[dict[str, Any], Rows]:
             ],
             "last_scan_at": own.last_scan_at,
             "schema_version": migrate.HEAD,
+            "program_version": own.program_version,
             "record": store.label,
             "budget": {
                 "sent_in_24_hours": await allowance.sent_within_a_day(session, now()),
@@ -67,24 +69,7 @@ async def _status(settings: "Settings") -> tuple[dict[str, Any], Rows]:
                 "price_per_compound": settings.molecule_one.price_per_compound,
             },
         }
-    rows: Rows = [
-        (
-            target.name,
-            target.target_access_string,
-            upload.upload_index if upload else None,
-            upload.archive_state if upload else None,
-            upload.scoring_state if upload else None,
-            target.last_success_at,
-            _remarks(target),
-        )
-        for target, upload in targets
-    ]
-    return document, rows
-
-
-def _remarks(target: "Target") -> str:
-    facts = ((not target.open_to_public, "private"), (not target.followed, "not followed"), (not target.listed, "gone"))
-    return ", ".join(words for holds, words in facts if holds)
+    return document, targets
 
 
 def _both_legs(*legs: dict[str, int]) -> dict[str, int]:
@@ -96,6 +81,7 @@ def _empty(settings: "Settings") -> dict[str, Any]:
     limit = settings.limits.compounds_per_day or None
     return {
         "targets": {},
+        "targets_detail": [],
         "uploads": {},
         "upload_legs": {"archive": {}, "scoring": {}},
         "batches": {},
@@ -104,6 +90,7 @@ def _empty(settings: "Settings") -> dict[str, Any]:
         "needs_attention": [],
         "last_scan_at": None,
         "schema_version": None,
+        "program_version": None,
         "record": None,
         "budget": {
             "sent_in_24_hours": 0,
@@ -114,9 +101,12 @@ def _empty(settings: "Settings") -> dict[str, Any]:
     }
 
 
-def _print(document: dict[str, Any], targets: Rows) -> None:
+def _print(document: dict[str, Any], targets: "list[TargetView]") -> None:
     legs, budget = document["upload_legs"], document["budget"]
-    say(f"Record        {document['record']}, schema {document['schema_version']}")
+    say(
+        f"Record        {document['record']}, schema {document['schema_version']}, "
+        f"written by version {document['program_version']}"
+    )
     say(f"Last scan     {shown(document['last_scan_at']) or 'none yet'}")
     say(f"Archives      {in_words(legs['archive'])}")
     say(f"Scoring       {in_words(legs['scoring'])}")
@@ -126,8 +116,7 @@ def _print(document: dict[str, Any], targets: Rows) -> None:
         say(f"  withheld    {number}: {reason}")
     say(f"Sent in 24 h  {_budget(budget)}")
     say()
-    headers = ("target", "TAS", "upload", "archive", "scoring", "last success", "remarks")
-    table(headers, targets, title="Targets", numbers=(2,))
+    print_targets(targets)
     say()
     if not document["needs_attention"]:
         say("Nothing needs attention.")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from watcher.bands import BANDS, band
 from watcher.cli.demo_folder import CONFIG, DOWNLOADS, LOG, PRICE, RECORD, SCORES
 from watcher.cli.export import Format, write_table
 from watcher.cli.output import counted, in_words, money, say, table
@@ -18,17 +19,6 @@ if TYPE_CHECKING:
 
 _EASIEST, _HARDEST = 12, 3
 _LONGEST = 60
-_BANDS = (
-    (2.0, "commercially available"),
-    (4.0, "short synthesis"),
-    (6.0, "long or uncertain"),
-    (float("inf"), "very long, or none found"),
-)
-
-
-def band(score: float) -> str:
-    """Return the vendor's name for a score: 1 easy to 10 hard."""
-    return next(name for limit, name in _BANDS if score < limit)
 
 
 class Story:
@@ -140,7 +130,7 @@ def _ranking(found: Sequence[Row], *, title: str = "Scores, easiest first") -> N
     left_out = numbered[_EASIEST:-_HARDEST]
     shown = numbered if len(left_out) < _HARDEST else [*numbered[:_EASIEST], None, *numbered[-_HARDEST:]]
     table(("rank", "score", "band", "seen in", "compound"), _lines(shown, codes), title=title, numbers=(0, 1))
-    say(f"  {len(ranked)} scored: {in_words({name: bands[name] for _, name in _BANDS})}")
+    say(f"  {len(ranked)} scored: {in_words({name: bands[name] for _, name in BANDS})}")
 
 
 def _lines(ranked: Iterable[tuple[int, Row] | None], codes: dict[str, list[str]]) -> Iterable[tuple[object, ...]]:

@@ -30,7 +30,7 @@ SIGN_IN_AGAIN = (
 _LOOK_AT_STACK = "nothing: it is tried again by itself; if it lasts, look at fragalysis.stack"
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")  # RFC 6265, cookie-octet
 _SIGN_IN_PATH = re.compile(r"/(accounts?|log-?in|sign-?in|oidc|auth)/")
-_SIGN_IN_PAGE = re.compile(rb"<title>[^<]*(sign|log)[ -]?(in|on)\b|<input[^>]+type=.?password", re.IGNORECASE)
+_SIGN_IN_PAGE = re.compile(rb"<title>[^<]*(sign|log)[ -]?(in|on)\b|<input[^<>]+type=.?password", re.IGNORECASE)
 
 
 class Session:
@@ -47,7 +47,7 @@ class Session:
             requests_per_second=fragalysis.requests_per_second,
             user_agent=fragalysis.user_agent,
             clock=clock,
-            secrets=(token,),
+            secrets=(token, settings.molecule_one.token.get_secret_value()),
         )
         self._clock = clock
         self._sessionid = token
@@ -193,11 +193,11 @@ class Session:
             self._sessionid = morsel.value
 
     def _is_over(self, morsel: "Morsel[str]") -> bool:
-        if (age := str(morsel["max-age"])).lstrip("-").isdigit():
-            return int(age) <= 0
+        if re.fullmatch(r"-?[0-9]+", age := str(morsel["max-age"])):
+            return age.startswith("-") or not age.strip("0")
         try:
             return parsedate_to_datetime(morsel["expires"]) <= self._clock.now() - timedelta(days=1)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return False
 
 

@@ -54,7 +54,7 @@ class MoleculeOne:
             requests_per_second=own.requests_per_second,
             user_agent=f"fragalysis-watcher/{__version__}",
             clock=clock,
-            secrets=(token,),
+            secrets=(token, settings.fragalysis.token.get_secret_value().strip()),
         )
         self.names_batches = self._dialect.names_batches
         """Whether a batch carries its name at the service (API v2)."""

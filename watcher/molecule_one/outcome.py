@@ -16,6 +16,7 @@ from watcher.molecule_one.records import read_id
 
 _MAX_ANSWER = 100_000
 _MAX_WORDS = 500
+_DEEPEST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class NotSent:
     """The request certainly did not reach the service."""
 
     reason: str
+    ours: bool = False
+    """The fault is on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def classify(sent: answers.Answer | answers.NotSent | answers.NoAnswer) -> Outco
     303 to a batch may well say that it was created (RFC 9110, 15.4.4), hence doubt; other redirects refuse.
     """
     if isinstance(sent, answers.NotSent):
-        return NotSent(sent.reason)
+        return NotSent(sent.reason, ours=sent.ours)
     if isinstance(sent, answers.NoAnswer):
         return Unknown(sent.reason)
     status = sent.status
@@ -137,12 +140,17 @@ def _names_something(word: str) -> bool:
     return bool(_NO_WORD.search(word) or _SMILES_LETTERS.fullmatch(word))
 
 
-def _flat(value: Any) -> str:
-    """Write nested errors in one line, without the quotes of JSON: quoted text is left out when words are compared."""
+def _flat(value: Any, levels: int = _DEEPEST) -> str:
+    """Write nested errors in one line, without the quotes of JSON: quoted text is left out when words are compared.
+
+    What is nested deeper than people read is left out, however deep an answer goes.
+    """
+    if isinstance(value, dict | list) and not levels:
+        return "..."
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_flat(item)}" for key, item in value.items())
+        return "; ".join(f"{key}: {_flat(item, levels - 1)}" for key, item in value.items())
     if isinstance(value, list):
-        return "; ".join(_flat(item) for item in value)
+        return "; ".join(_flat(item, levels - 1) for item in value)
     return "".join(c if c.isprintable() else " " for c in str(value)).strip()
 
 

@@ -20,6 +20,8 @@ ERROR_RESULT = -1.0
 """Value of `result` that is an error code (public API document v1)."""
 NO_ROUTE_RESULT = 10.0
 """Value of `result`, with neither price nor certainty, of a compound that no route was found for."""
+_MOST_RESULTS = 200_000
+"""Twice the largest batch. More are not read: a result takes far more memory than the two bytes that may name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +149,18 @@ def read_listing(body: bytes, what: str) -> Listing:
 
 
 def read_results(body: bytes, what: str) -> list[ResultItem]:
-    """Read the results of a batch, partial or full. Raises Transient when they are no list."""
+    """Read the results of a batch, partial or full. Raises Transient when they are no list, or too many."""
     try:
-        raws = [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
+        found = msgspec.json.decode(body, type=list[msgspec.Raw])
+        raws = [bytes(raw) for raw in found[: _MOST_RESULTS + 1]]
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # The slow way round: a bare NaN or half a surrogate pair in one item must not hide the others.
         values = _decode_slowly(body, what)
         if not isinstance(values, list):
             raise Transient(f"{what} answered without a list of results") from None
         raws = [json.dumps(value).encode() for value in values]
+    if len(raws) > _MOST_RESULTS:
+        raise Transient(f"{what} answered with more than {_MOST_RESULTS} results, which no batch holds")
     return [read_item(raw) for raw in raws]
 
 

@@ -6,7 +6,7 @@ The build at the server is remembered, so that a restart waits for it rather tha
 import asyncio
 import threading
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from structlog.contextvars import bind_contextvars
@@ -24,6 +24,7 @@ from watcher.archives import (
 from watcher.errors import Failure, Invalid, Ours, Service, Transient
 from watcher.fragalysis import BuildTask, CannotBuild, FileLink, NoObservations, NotAMember
 from watcher.pipeline.failures import (
+    AFTER_SCAN,
     BUILDS_BEFORE_UNAVAILABLE,
     LONGEST_MACHINE_PAUSE,
     LONGEST_WAIT,
@@ -46,7 +47,6 @@ __all__ = ["FILES", "Download", "subject_of"]
 
 _CANNOT_BUILD = "it cannot be built: "
 """Begins the error of a leg whose last failure was a build; other failures in between start the count anew."""
-_AFTER_SCAN = timedelta(seconds=5)
 
 
 class Download:
@@ -186,16 +186,22 @@ class Download:
         async with self._context.store.write() as session:
             upload, _ = await targets.upload_with_target(session, unit)
             upload.archive_task = upload.archive_task_at = None
-            upload.archive_due_at = now + (_AFTER_SCAN if listed else LONGEST_WAIT)
+            upload.archive_due_at = now + (AFTER_SCAN if listed else LONGEST_WAIT)
             await ask_for_scan(session, now)
 
     async def _folder(self, session: Session, target: Target, upload: Upload) -> Path:
-        """Return where the upload lies; no two uploads share a folder, whatever their names and indexes."""
-        twins = await targets.find_by_name(session, target.name, target.target_access_string)
-        name = target.name if twins[0].id == target.id else f"{target.name}~{target.remote_id}"
-        root = target_directory(
-            self._settings.directory.absolute(), target.target_access_string, name, target.remote_id
-        )
+        """Return where the upload lies; no two uploads share a folder, whatever their names and indexes.
+
+        The folder of a name belongs to the target whose archives lie there, also when it bears another name now; else
+        to the first target of that name.
+        """
+        directory = self._settings.directory.absolute()
+        tas, remote_id = target.target_access_string, target.remote_id
+        root = target_directory(directory, tas, target.name, remote_id)
+        owners = await targets.with_archives_in(session, str(root.relative_to(directory)))
+        twins = await targets.find_by_name(session, target.name, tas)
+        if min(owners, default=twins[0].id) != target.id:
+            root = target_directory(directory, tas, f"{target.name}~{remote_id}", remote_id)
         others = await targets.uploads_of(session, target.id)
         reused = any(
             index == upload.upload_index and committed_at < upload.committed_at for index, committed_at in others

@@ -11,7 +11,7 @@ from structlog.contextvars import bind_contextvars
 from watcher.chemistry import Identity, Rejection
 from watcher.errors import Failure, Invalid, Service
 from watcher.fragalysis import Observation
-from watcher.pipeline.failures import LONGEST_WAIT, wait_after
+from watcher.pipeline.failures import AFTER_SCAN, LONGEST_WAIT, wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
@@ -47,9 +47,10 @@ class Extract:
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
         )
         observations = await self._context.fragalysis.get_target_compound_smiles(target.remote_id)
-        if not observations and not await is_still_current(self._context, target, upload):
-            # A target that is not listed has no observations either: that says nothing of the upload.
-            await self._look_again(unit)
+        # Asked after the reading: what was read before is of this upload then. A target that is not listed has no
+        # observations either, which says nothing of the upload.
+        if (current := await is_still_current(self._context, target, upload)) is not True:
+            await self._look_again(unit, listed=current is not None)
             return
         version = await self._context.chemistry.version()
         async with self._context.store.read() as session:
@@ -81,12 +82,12 @@ class Extract:
                     now=now,
                 )
 
-    async def _look_again(self, unit: int) -> None:
-        """Read again later, and let a scan say what became of the target."""
+    async def _look_again(self, unit: int, *, listed: bool) -> None:
+        """Read again later, and let a scan say what the server holds now: what was read may be of another upload."""
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             upload, _ = await targets.upload_with_target(session, unit)
-            upload.scoring_due_at = now + LONGEST_WAIT
+            upload.scoring_due_at = now + (AFTER_SCAN if listed else LONGEST_WAIT)
             await ask_for_scan(session, now)
 
     async def _judge(self, raws: Sequence[str]) -> list[Known]:

@@ -7,6 +7,8 @@ from watcher.errors import Failure, Transient
 
 FIRST_WAIT = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=15)
+AFTER_SCAN = timedelta(seconds=5)
+"""Until an upload is looked at again for which a scan was asked."""
 SLOW_WAIT = timedelta(hours=6)
 """Between two tries for an archive that the server cannot build."""
 SERVICE_PAUSE = timedelta(minutes=5)

@@ -63,7 +63,7 @@ class Outage:
 
 
 class ClockWatch:
-    """Notices a clock that was set back, and lets what is due come when it would have come."""
+    """Notices a clock that was set back, so that what is due can come when it would have come."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -72,12 +72,22 @@ class ClockWatch:
     def _look(self) -> tuple[datetime, float]:
         return self._clock.now(), self._clock.monotonic()
 
-    async def look(self, store: Store) -> None:
-        """Compare the two clocks with the last time. Raises RecordUnavailable."""
-        now, monotonic = self._look()
-        back = self._seen[0] + timedelta(seconds=monotonic - self._seen[1]) - now
-        if back > _SET_BACK:
-            async with store.write() as session:
-                moved = await bring_forward(session, by=back, now=now)
-            _log.warning("clock_set_back", seconds=round(back.total_seconds()), brought_forward=moved)
+    def set_back(self) -> timedelta:
+        """Return how far the clock was set back since the last time; zero for a small step."""
+        (now, monotonic), (seen, then) = self._look(), self._seen
         self._seen = now, monotonic
+        back = seen + timedelta(seconds=monotonic - then) - now
+        return back if back > _SET_BACK else timedelta()
+
+    async def look(self, store: Store) -> None:
+        """Bring forward what the record says to be due, if the clock was set back. Raises RecordUnavailable."""
+        before = self._seen
+        if not (back := self.set_back()):
+            return
+        try:
+            async with store.write() as session:
+                moved = await bring_forward(session, by=back, now=self._clock.now())
+        except BaseException:
+            self._seen = before  # noticed again the next time
+            raise
+        _log.warning("clock_set_back", seconds=round(back.total_seconds()), brought_forward=moved)

@@ -18,15 +18,16 @@ from watcher.clock import Clock
 from watcher.errors import Failure, Ours
 from watcher.fragalysis import Fragalysis
 from watcher.molecule_one import MoleculeOne
+from watcher.notify_process import Notifier
 from watcher.pipeline.extract import Extract
 from watcher.pipeline.profile import adopt_settings, profile_in_force
 from watcher.pipeline.scan import Scan
 from watcher.pipeline.stage import Context
-from watcher.pipeline.submit import REFUSED, SERVICE
 from watcher.settings import DatabaseSettings, Settings
 from watcher.store import allowance, lookups, migrate, overview, purchases
 from watcher.store.conditions import find
 from watcher.store.engine import Store
+from watcher.store.profiles import REFUSED, SERVICE
 from watcher.store.schema import Target, Upload
 
 
@@ -109,6 +110,7 @@ async def _rehearsal(settings: Settings, record: Store | None, clock: Clock) -> 
             fragalysis=await stack.enter_async_context(Fragalysis(settings, clock=clock)),
             molecule_one=MoleculeOne(settings, clock=clock),  # it is never asked
             chemistry=await stack.enter_async_context(chemistry),
+            notifier=Notifier(settings.http),  # nobody is told of a rehearsal
         )
 
 

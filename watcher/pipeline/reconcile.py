@@ -49,14 +49,18 @@ class Reconcile:
         self._context = context
         self._settings = context.settings.molecule_one
         self._sending = sending
-        self._first_look_at: datetime | None = None
+        self._first_look_at: float | None = None
+        """On the monotonic clock."""
         self._first_looks_failed = 0
         self._incomplete = 0
 
     @property
     def first_look_at(self) -> datetime | None:
         """When the look is due that sending waits for; None when none is, or at once."""
-        return None if self._sending.allowed else self._first_look_at
+        if self._sending.allowed or self._first_look_at is None:
+            return None
+        clock = self._context.clock
+        return clock.now() + timedelta(seconds=self._first_look_at - clock.monotonic())
 
     async def due(self) -> Sequence[int]:
         """Return the one unit at the start, for stale purchases, and when a doubtful one is to be looked for."""
@@ -64,7 +68,8 @@ class Reconcile:
         if not self._settings.token.get_secret_value():
             self._sending.allowed = True  # nothing can be asked; `submit` says that there is no token
         elif not self._sending.allowed:
-            return [0] if self._first_look_at is None or self._first_look_at <= now else []
+            at_once = self._first_look_at is None or self._first_look_at <= self._context.clock.monotonic()
+            return [0] if at_once else []
         async with self._context.store.read() as session:
             if await self._stale(session) or await batches.due(session, now, "unconfirmed"):
                 return [0]
@@ -92,7 +97,8 @@ class Reconcile:
         """Look again after a while; a look that failed proves nothing."""
         now = self._context.clock.now()
         self._first_looks_failed += 1
-        self._first_look_at = now + wait_after(failure, self._first_looks_failed, self._context.random)
+        wait = wait_after(failure, self._first_looks_failed, self._context.random)
+        self._first_look_at = self._context.clock.monotonic() + wait.total_seconds()
         async with self._context.store.write() as session:
             for batch in await batches.in_state(session, "unconfirmed"):
                 batch.attempts += 1

@@ -11,13 +11,16 @@ from structlog.contextvars import bind_contextvars
 
 from watcher import metrics
 from watcher.errors import Failure, Ours, Transient
+from watcher.pipeline.backup import Backup
 from watcher.pipeline.collect import Collect
 from watcher.pipeline.download import Download
 from watcher.pipeline.extract import Extract
 from watcher.pipeline.finish import Finish
 from watcher.pipeline.health import Health, Key
+from watcher.pipeline.notify import Notify
 from watcher.pipeline.outage import ClockWatch, Outage
 from watcher.pipeline.profile import adopt_settings
+from watcher.pipeline.prune import Prune
 from watcher.pipeline.reconcile import Reconcile
 from watcher.pipeline.scan import Scan
 from watcher.pipeline.stage import Context, Stage
@@ -35,6 +38,7 @@ _ASIDE = timedelta(minutes=5)
 """How long a unit is left alone that shows a fault of the program."""
 _STALLED = 5  # looks at something overdue that no stage starts, before it counts as nothing to wait for
 _ALL_UNITS = -1
+_QUIET = ("collect", "prune", "backup")
 
 
 class Runner:
@@ -47,7 +51,9 @@ class Runner:
         self.scan = Scan(context)
         self.download = Download(context)
         self._verify = Verify(context)
+        self._prune, self._backup = Prune(context), Backup(context)
         self._reconcile = Reconcile(context, self._sending)
+        self._notify = Notify(context)
         self.stages: Sequence[Stage] = (
             self.scan,
             self._reconcile,
@@ -57,6 +63,9 @@ class Runner:
             Submit(context, self._sending, reading=lambda: self._is_under_way("extract")),
             Collect(context),
             Finish(context),
+            self._prune,
+            self._backup,
+            self._notify,
         )
         self._under_way: dict[Key, asyncio.Task[None]] = {}
         self._aside: dict[Key, float] = {}
@@ -68,6 +77,8 @@ class Runner:
         self._scan_asked = False
         self.changed = asyncio.Event()
         """Set whenever a unit ends."""
+        self.turned_at = context.clock.monotonic()
+        """When a turn last came to its end, on the monotonic clock: a program that hangs has no turns."""
 
     async def start(self) -> None:
         """Take up what the record holds: the profile in force, open conditions, stored archives to be verified."""
@@ -75,6 +86,9 @@ class Runner:
         await take_up_quarantined(self._context)
         await self._verify.verify_all(everything=True)
         await self._health.load()
+        await self._notify.take_up()
+        self._prune.ask()
+        self._backup.ask()
 
     async def request_scan(self) -> None:
         """Ask for a scan and give it its turn; while the record is away, in the turn that finds it again."""
@@ -82,7 +96,9 @@ class Runner:
         await self.turn()
 
     async def keep_house(self) -> None:
-        """Make stored archives due for a check of their digest once a week."""
+        """Let stored archives be checked once a week, what is old be let go of, and the record be copied once a day."""
+        self._prune.ask()
+        self._backup.ask()
         try:
             await self._verify.verify_all(everything=False)
         except RecordUnavailable as failure:
@@ -90,6 +106,11 @@ class Runner:
 
     async def turn(self) -> bool:
         """Start every unit that is due and has room; returns whether any was started."""
+        started = await self._turn()
+        self.turned_at = self._context.clock.monotonic()
+        return started
+
+    async def _turn(self) -> bool:
         if self._stopped or self._outage.lasts():
             return False
         started = False
@@ -237,8 +258,8 @@ class Runner:
         finally:
             took = self._context.clock.monotonic() - started
             metrics.STAGE_DURATION.labels(stage.name, outcome).observe(took)
-            # A poll that found nothing is a tick, not a change; what it does find logs itself.
-            quiet = stage.name == "collect" and outcome == "ok"
+            # A look that found nothing is a tick, not a change; what it does find logs itself.
+            quiet = stage.name in _QUIET and outcome == "ok"
             _log.log(
                 logging.DEBUG if quiet else logging.INFO,
                 "stage_run",

@@ -10,6 +10,7 @@ from watcher.clock import Clock
 from watcher.errors import Failure, Service
 from watcher.fragalysis import Fragalysis
 from watcher.molecule_one import MoleculeOne
+from watcher.notify_process import Notifier
 from watcher.settings import Settings
 from watcher.store.claims import Policy
 from watcher.store.engine import Store
@@ -17,7 +18,7 @@ from watcher.store.engine import Store
 
 @dataclass(frozen=True)
 class Context:
-    """The edges, injected: settings, record, clock, chance, both services and the chemistry."""
+    """The edges, injected: settings, record, clock, chance, both services, the chemistry and the way to people."""
 
     settings: Settings
     store: Store
@@ -25,6 +26,7 @@ class Context:
     fragalysis: Fragalysis
     molecule_one: MoleculeOne
     chemistry: Chemistry
+    notifier: Notifier
     random: Random = field(default_factory=Random)
 
     @property

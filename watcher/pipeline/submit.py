@@ -31,11 +31,10 @@ from watcher.points import reach
 from watcher.store import allowance, batches, forgotten, overview, purchases, targets
 from watcher.store.conditions import close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown, Session
+from watcher.store.profiles import REFUSED, SERVICE
 from watcher.store.schema import Batch, Profile
 
 _log = structlog.get_logger(__name__)
-SERVICE = "molecule_one"
-REFUSED = "submissions_refused"
 GATHERING = timedelta(minutes=1)
 """Longest wait for uploads that are being read, so that their compounds fill one batch."""
 _LONGEST_BETWEEN_RECORDINGS = timedelta(seconds=30)
@@ -78,7 +77,8 @@ class Submit:
             return []
         now = self._context.clock.now()
         async with self._context.store.read() as session:
-            if await self._waits_for_a_person(session) or await forgotten.reading_back(session):
+            waits_for_a_person = await find(session, SERVICE, REFUSED) is not None
+            if waits_for_a_person or await forgotten.reading_back(session):
                 return []
             wanted, held_for_today = await allowance.sendable(session, self._profile_key)
             if wanted:
@@ -89,7 +89,8 @@ class Submit:
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
         """Commit the intent, send it once, commit the answer.
 
-        Raises AuthFailure or Transient when the service did not take the batch for reasons of its own.
+        Raises AuthFailure or Transient when the service did not take the batch for reasons of its own, Ours when this
+        machine could not send it.
         """
         if not self._settings.token.get_secret_value():
             raise AuthFailure("no token is set, so nothing can be bought", action=_SET_TOKEN)
@@ -117,14 +118,6 @@ class Submit:
     async def put_off(self, unit: int, failure: Failure) -> None:
         """Nothing to write: what was not reserved is still wanted."""
 
-    async def _waits_for_a_person(self, session: Session) -> bool:
-        """Say whether everything was refused, and nobody has let it go on since."""
-        condition = await find(session, SERVICE, REFUSED)
-        if condition is None:
-            return False
-        resumed_at = (await profile_in_force(session, self._context)).resumed_at
-        return resumed_at is None or resumed_at < condition.since
-
     async def _gathers(self, session: Session, now: datetime) -> bool:
         oldest = (await overview.oldest_pending(session))["submit"]
         return oldest is not None and now - oldest < GATHERING
@@ -135,7 +128,6 @@ class Submit:
             async with self._context.store.write() as session:
                 profile = await profile_in_force(session, self._context)
                 name = (await targets.instance(session)).name
-                await close_condition(session, SERVICE, REFUSED, now=now)
                 batch = await purchases.reserve(
                     session,
                     profile,
@@ -222,6 +214,8 @@ class Submit:
         match outcome:
             case ServiceRefused(reason=reason):
                 raise AuthFailure(f"the purchase was refused: {reason}", action=_LOOK_AT_ACCOUNT)
+            case NotSent(reason=reason, ours=True):
+                raise Ours(reason, action=_LOOK_AT_MACHINE)
             case NotSent(reason=reason) | Later(reason=reason):
                 asked = outcome.retry_after if isinstance(outcome, Later) else None
                 async with self._context.store.read() as session:
@@ -235,6 +229,7 @@ class Submit:
 
 _SET_TOKEN = "set molecule_one.token or molecule_one.token_file and start again"  # noqa: S105 - no secret
 _LOOK_AT_ACCOUNT = "look at molecule_one.token, base_url and api_version, and at the account; it goes on by itself"
+_LOOK_AT_MACHINE = "look what this machine lacks; it goes on by itself"
 _NAMES: dict[type, str] = {
     Accepted: "accepted",
     NotSent: "not_sent",

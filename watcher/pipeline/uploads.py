@@ -3,8 +3,9 @@
 import hashlib
 from datetime import datetime
 
+from watcher.errors import Invalid, Transient
 from watcher.pipeline.stage import Context
-from watcher.store import targets
+from watcher.store import outbox, targets
 from watcher.store.conditions import all_open, close_condition, find
 from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
@@ -48,6 +49,7 @@ async def rename_troubles(session: Session, old: str, new: str, now: datetime) -
             condition.subject = renamed
         else:
             condition.until = now  # another target of that name has the same trouble
+            await outbox.forget(session, condition)
     await session.flush()
 
 
@@ -60,8 +62,13 @@ async def is_still_current(context: Context, target: Target, upload: Upload) -> 
     """Ask the server whether this upload is what it holds of the target now; None when it does not list the target.
 
     Archives and observations are those of the newest upload whatever was asked for, so what came may be of another.
+    A listing that cannot be read raises Transient: it is no fault of this upload.
     """
-    remote = (await context.fragalysis.target_uploads()).get(target.remote_id)
+    try:
+        listing = await context.fragalysis.target_uploads()
+    except Invalid as failure:
+        raise Transient(failure.message, action=failure.action) from None
+    remote = listing.get(target.remote_id)
     if remote is None:
         return None
     newest = remote.last_upload

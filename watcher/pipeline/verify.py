@@ -46,16 +46,15 @@ class Verify:
         )
         path = self._settings.directory.absolute() / (upload.archive_path or "")
         problem = await asyncio.to_thread(damage, path, upload.archive_sha256, files=self._settings.extract)
-        if not problem:
-            await asyncio.to_thread(point_current, path.parent.parent, path.parent)
         now = self._context.clock.now()
         async with self._context.store.write() as session:
-            stored, _ = await targets.upload_with_target(session, unit)
-            if stored.archive_state != "stored":
-                return
+            stored, target = await targets.upload_with_target(session, unit)
+            if stored.archive_state != "stored" or target.current_upload_id != unit:
+                return  # passed over while its digest was taken: nothing may point at what is not kept
             if problem:
                 targets.set_archive_state(session, stored, "wanted", now=now, why=problem)
             else:
+                await asyncio.to_thread(point_current, path.parent.parent, path.parent)
                 stored.archive_due_at = None
                 stored.archive_verified_at = now
                 stored.archive_attempts = 0

@@ -203,6 +203,6 @@ async def recent_answers(session: AsyncSession, profile: Profile, limit: int = 3
         .order_by(Batch.id.desc())
         .limit(limit)
     )
-    if profile.resumed_at is not None:
-        query = query.where(Batch.sent_at > profile.resumed_at)
+    if profile.resumed_after is not None:
+        query = query.where(Batch.id > profile.resumed_after)
     return (await session.scalars(query)).all()

@@ -7,7 +7,9 @@ from operator import attrgetter
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from watcher.store import outbox
 from watcher.store.schema import Condition
+from watcher.store.states import CONDITION_KINDS
 from watcher.store.transitions import say_after_commit
 
 
@@ -34,7 +36,12 @@ async def open_condition(
     now: datetime,
     retry_at: datetime | None = None,
 ) -> Condition:
-    """Say that something is not well. Only the first time is an event; later ones count and move `retry_at`."""
+    """Say that something is not well. Only the first time is an event; later ones count and move `retry_at`.
+
+    `kind` is one of `states.CONDITION_KINDS`; raises ValueError otherwise, so that no kind goes without a description.
+    """
+    if kind not in CONDITION_KINDS:
+        raise ValueError(f"{kind!r} is no kind of condition that is described")
     condition = await find(session, subject, kind)
     if condition is None:
         condition = Condition(
@@ -51,6 +58,7 @@ async def open_condition(
             action=action,
             retry_at=retry_at,
         )
+        await outbox.condition_opened(session, condition, now)
     else:
         condition.attempts += 1
         condition.retry_at = retry_at
@@ -75,4 +83,5 @@ async def close_condition(session: AsyncSession, subject: str, *kinds: str, now:
             since=condition.since,
             lasted_seconds=round((condition.until - condition.since).total_seconds()),
         )
+        await outbox.condition_closed(session, condition, condition.until)
     return len(closed)

@@ -14,11 +14,31 @@ from watcher.errors import Ours
 
 _BUSY_TIMEOUT_S = 20.0
 _CONNECT_TIMEOUT_S = 10.0
+RESTORING = ".restoring-"
+"""In the name of a copy that is about to take the place of the record; the time follows."""
 
 
 def sqlite_uri(file: str | Path, mode: str) -> str:
     """Name a database file to SQLite as a URI, whatever characters its name has."""
     return f"file:{quote(str(file))}?mode={mode}"
+
+
+def interrupted_restore(record: Path) -> Path | None:
+    """Return the copy that was about to take the place of a record when `watcher db restore` was interrupted."""
+    with suppress(OSError):
+        return next(
+            (path for path in record.parent.iterdir() if path.name.startswith(f"{record.name}{RESTORING}")), None
+        )
+    return None
+
+
+def refuse_interrupted_restore(record: Path) -> None:
+    """Raise Ours when a restore of the record was interrupted: what is there may lack what was paid for."""
+    if (copy := interrupted_restore(record)) is not None:
+        raise Ours(
+            f"a restore of the record {record} was interrupted, so that what is there now may lack what was paid for",
+            action=f"call `watcher db restore {copy}`, or `watcher db restore` with another copy",
+        )
 
 
 def sqlite_engine(url: URL, deadline: float, *, read_only: bool, foreign_keys: bool) -> AsyncEngine:

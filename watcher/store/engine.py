@@ -16,9 +16,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from watcher.errors import Ours, SettingsError
+from watcher.notices import Subscription
 from watcher.points import reach
 from watcher.settings import DatabaseSettings
-from watcher.store.connections import create_private, postgres_engine, sqlite_engine
+from watcher.store.connections import create_private, postgres_engine, refuse_interrupted_restore, sqlite_engine
 
 _log = structlog.get_logger(__name__)
 _CLEANING_UP_S = 5.0
@@ -46,17 +47,26 @@ class Conflict(Exception):
 class Store:
     """Opens transactions. `read()` never blocks a writer; `write()` is the one writer of this record.
 
-    `upgrading` is for changes of the schema: they may take long, and tables are taken apart and put together again.
+    `subscription` says who is told of the changes; nobody without one. `upgrading` is for changes of the schema: they
+    may take long, and tables are taken apart and put together again.
     Raises SettingsError for a database that nothing would remain of.
     """
 
-    def __init__(self, settings: DatabaseSettings, *, read_only: bool = False, upgrading: bool = False) -> None:
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        *,
+        subscription: Subscription | None = None,
+        read_only: bool = False,
+        upgrading: bool = False,
+    ) -> None:
         self.url: URL = make_url(settings.url.get_secret_value())
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and self.url.database in (None, "", ":memory:"):
             raise SettingsError("database.url names no file: a record in memory forgets what was paid for")
         self.read_only = read_only
         self._settings = settings
+        self._info = {"subscription": subscription}
         self._deadline = (max(settings.timeout, _UPGRADE_DEADLINE) if upgrading else settings.timeout).total_seconds()
         self._writer = asyncio.Lock()
         self.engine: AsyncEngine = (
@@ -80,9 +90,11 @@ class Store:
         return Store(self._settings, upgrading=True)
 
     async def __aenter__(self) -> Self:
-        """Make sure that a SQLite file is there, for its owner only; the first transaction connects."""
-        if self.sqlite_file is not None and not self.read_only:
-            await asyncio.to_thread(create_private, self.sqlite_file)
+        """Make sure that a SQLite file is there, for its owner only, and whole; the first transaction connects."""
+        if self.sqlite_file is not None:
+            await asyncio.to_thread(refuse_interrupted_restore, self.sqlite_file)
+            if not self.read_only:
+                await asyncio.to_thread(create_private, self.sqlite_file)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -90,9 +102,9 @@ class Store:
         await self.engine.dispose()
 
     async def ping(self) -> None:
-        """Return when the database answers. Raises RecordUnavailable when it does not."""
+        """Return when the record can be read. Raises RecordUnavailable when it cannot."""
         async with self.read() as session:
-            await session.execute(text("SELECT 1"))
+            await session.execute(text("SELECT id FROM instance"))  # SQLite answers `SELECT 1` without its file
 
     async def probe(self) -> None:
         """Return when the database takes a change: a full disk lets through what only reads. Raises RecordUnavailable.
@@ -132,7 +144,7 @@ class Store:
                 try:
                     async with (
                         _deadline(self._deadline),
-                        AsyncSession(self.engine, expire_on_commit=False) as session,
+                        AsyncSession(self.engine, expire_on_commit=False, info=self._info) as session,
                     ):
                         await self._begin_writing(session)
                         yield session

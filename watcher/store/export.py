@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Annotated
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,25 +16,27 @@ from watcher.store.schema import Alias, Batch, BatchItem, Claim, Compound, Obser
 class Row:
     """One observation and what is known of its compound. Empty means unknown. The order of the fields is firm."""
 
-    target: str
-    target_access_string: str
-    upload_index: int
-    code: str
-    compound_code: str | None
-    smiles_input: str
-    smiles: str | None
-    inchikey: str | None
-    disposition: str
-    reason: str | None
-    status: str | None
-    score: float | None
-    certainty: float | None
-    price_usd: float | None
-    reaction_count: int | None
-    timed_out: bool | None
-    profile: str | None
-    batch_id: int | None
-    scored_at: datetime | None
+    target: Annotated[str, "name of the target"]
+    target_access_string: Annotated[str, "its target access string (proposal and visit)"]
+    upload_index: Annotated[
+        int, "index of the upload whose observation it is: the target's current one, or the newest that is extracted"
+    ]
+    code: Annotated[str, "code of the observation"]
+    compound_code: Annotated[str | None, "code that the depositors gave the compound"]
+    smiles_input: Annotated[str, "the SMILES as Fragalysis gave it"]
+    smiles: Annotated[str | None, "canonical SMILES without salts and solvents: the very string that is submitted"]
+    inchikey: Annotated[str | None, "standard InChIKey of that"]
+    disposition: Annotated[str, "`scored`, `no_route`, `pending`, `failed` or `rejected`"]
+    reason: Annotated[str | None, "why, for `pending`, `failed` and `rejected`"]
+    status: Annotated[str | None, "the vendor's own word for the result"]
+    score: Annotated[float | None, "the vendor's `result` as it came, 1 (easy) to 10 (hard; also of a `no_route`)"]
+    certainty: Annotated[float | None, "the vendor's certainty, 0 to 1"]
+    price_usd: Annotated[float | None, "the vendor's price of the route it found, US dollars"]
+    reaction_count: Annotated[int | None, "steps of the route"]
+    timed_out: Annotated[bool | None, "whether the vendor's search ran out of time"]
+    profile: Annotated[str | None, "scoring profile of the result: a hash of what changes a result"]
+    batch_id: Annotated[int | None, "number of the batch in the record (`watcher batches show`)"]
+    scored_at: Annotated[datetime | None, "when the result was stored, UTC"]
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

@@ -61,7 +61,13 @@ class InstanceLock:
         """Give the lock back."""
         if self._file is not None:
             self._file.close()
+            self._file = None
         await self._hang_up()
+
+    @property
+    def held(self) -> bool:
+        """Whether the lock is ours, as far as is known without asking."""
+        return self._file is not None or self._connection is not None
 
     async def check(self) -> None:
         """Make sure that the lock is still ours, and take it again if its connection was lost.

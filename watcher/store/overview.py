@@ -1,6 +1,7 @@
 """The record as people and dashboards see it: counts, waits, the budget."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from watcher.store.conditions import all_open
-from watcher.store.schema import Batch, Claim, Condition, Instance, Target, Upload
+from watcher.store.schema import Batch, Claim, Condition, Instance, Outbox, Target, Upload
+
+TRIES_IN_A_PASS = 3
+"""Failed tries to send a message after which nobody waits for the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +60,13 @@ async def waits(
         await earliest(Batch.due_at, polled, gates=("molecule_one", "collect")),
         await earliest(Batch.due_at, Batch.state == "unconfirmed", gates=("molecule_one", "reconcile")),
     ]
+    # A pass waits for some tries only: an address can be dead for good.
+    fresh = Outbox.attempts < TRIES_IN_A_PASS
+    times.append(await earliest(Outbox.due_at, Outbox.sent_at.is_(None), fresh, gates=("notify",)))
     if archives:
         times.append(await earliest(Upload.archive_due_at, is_current, fetched, gates=("fragalysis", "download")))
     if await session.scalar(select(select(Claim.id).where(Claim.state == "wanted").exists())):
-        times.append(pause_of("molecule_one"))
+        times.append(pause_of("molecule_one", "submit"))
     if first_look_at is not None:
         look_at = max(first_look_at, pause_of("molecule_one", "reconcile") or first_look_at)
         times.append(look_at if after is None or look_at > after else None)
@@ -86,26 +93,33 @@ class Counts:
 async def counts(session: AsyncSession) -> Counts:
     """Count targets, both legs of the current uploads and of history, batches and claims by state."""
 
-    async def by(column: InstrumentedAttribute[Any], *where: ColumnElement[bool]) -> dict[str, int]:
-        rows = await session.execute(select(column, func.count()).where(*where).group_by(column).order_by(column))
-        return dict(rows.all())
+    async def by(*columns: ColumnElement[Any] | InstrumentedAttribute[Any]) -> list[tuple[Any, ...]]:
+        rows = await session.execute(select(*columns, func.count()).group_by(*columns))
+        return [tuple(row) for row in rows]
 
-    followed = dict((await session.execute(select(Target.followed, func.count()).group_by(Target.followed))).all())
-    empty = await session.scalar(
-        select(func.count()).select_from(Target).where(Target.followed, Target.current_upload_id.is_(None))
-    )
+    targets = await by(Target.followed, Target.current_upload_id.is_(None))
+    uploads = await by(Upload.archive_state, Upload.scoring_state)
+    claims = await by(Claim.state, Claim.reason)
     return Counts(
         targets={
-            "followed": followed.get(True, 0),
-            "without_upload": empty or 0,
-            "not_followed": followed.get(False, 0),
+            "followed": sum(n for is_followed, _, n in targets if is_followed),
+            "without_upload": sum(n for is_followed, is_empty, n in targets if is_followed and is_empty),
+            "not_followed": sum(n for is_followed, _, n in targets if not is_followed),
         },
-        archives=await by(Upload.archive_state),
-        scorings=await by(Upload.scoring_state),
-        batches=await by(Batch.state),
-        claims=await by(Claim.state),
-        withheld=await by(Claim.reason, Claim.state == "withheld"),
+        archives=_added((archive, n) for archive, _, n in uploads),
+        scorings=_added((scoring, n) for _, scoring, n in uploads),
+        batches=_added(await by(Batch.state)),
+        claims=_added((state, n) for state, _, n in claims),
+        withheld=_added((reason, n) for state, reason, n in claims if state == "withheld"),
     )
+
+
+def _added(counted: Iterable[tuple[Any, ...]]) -> dict[str, int]:
+    """Add up counts with the same name, by name."""
+    sums = Counter[str]()
+    for name, number in counted:
+        sums[name] += number
+    return dict(sorted(sums.items()))
 
 
 async def needs_attention(session: AsyncSession) -> Sequence[Condition]:
@@ -113,21 +127,86 @@ async def needs_attention(session: AsyncSession) -> Sequence[Condition]:
     return await all_open(session)
 
 
-async def oldest_pending(session: AsyncSession) -> dict[str, datetime | None]:
-    """Return, for each stage with a queue, when the oldest unit that waits for it was recorded."""
-    is_current = Upload.id.in_(select(Target.current_upload_id).where(Target.followed))
+_TO_FETCH = ("wanted", "unavailable")
 
-    async def oldest(column: InstrumentedAttribute[datetime], *where: ColumnElement[bool]) -> datetime | None:
-        return await session.scalar(select(func.min(column)).where(*where))
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """How many units wait for a stage, and when the oldest of them was recorded."""
+
+    units: int
+    since: datetime | None
+
+
+async def pending(session: AsyncSession, *, archives: bool = True) -> dict[str, Pending]:
+    """Return what waits for each stage with a queue: uploads, claims or batches. Without `archives` none is fetched."""
+    is_current = Upload.id.in_(select(Target.current_upload_id).where(Target.followed))
+    uploads = (
+        await session.execute(
+            select(Upload.archive_state, Upload.scoring_state, func.count(), func.min(Upload.seen_at))
+            .where(is_current)
+            .group_by(Upload.archive_state, Upload.scoring_state)
+        )
+    ).all()
+    under_way = Batch.state.in_(("submitting", "unconfirmed", "submitted", "finished"))
+    batches = (
+        await session.execute(
+            select(Batch.state, func.count(), func.min(Batch.created_at)).where(under_way).group_by(Batch.state)
+        )
+    ).all()
+    wanted = (
+        await session.execute(select(func.count(), func.min(Claim.created_at)).where(Claim.state == "wanted"))
+    ).all()
+
+    def waiting(rows: Iterable[tuple[int, datetime | None]]) -> Pending:
+        found = [(units, since) for units, since in rows if since is not None]
+        return Pending(sum(units for units, _ in found), min((since for _, since in found), default=None))
 
     return {
-        "download": await oldest(Upload.seen_at, is_current, Upload.archive_state.in_(("wanted", "unavailable"))),
-        "extract": await oldest(Upload.seen_at, is_current, Upload.scoring_state == "detected"),
-        "submit": await oldest(Claim.created_at, Claim.state == "wanted"),
-        "reconcile": await oldest(Batch.created_at, Batch.state.in_(("submitting", "unconfirmed"))),
-        "collect": await oldest(Batch.created_at, Batch.state.in_(("submitted", "finished"))),
-        "finish": await oldest(Upload.seen_at, is_current, Upload.scoring_state == "extracted"),
+        "download": waiting((n, at) for archive, _, n, at in uploads if archives and archive in _TO_FETCH),
+        "extract": waiting((n, at) for _, scoring, n, at in uploads if scoring == "detected"),
+        "submit": waiting((n, at) for n, at in wanted),
+        "reconcile": waiting((n, at) for state, n, at in batches if state in ("submitting", "unconfirmed")),
+        "collect": waiting((n, at) for state, n, at in batches if state in ("submitted", "finished")),
+        "finish": waiting((n, at) for _, scoring, n, at in uploads if scoring == "extracted"),
     }
+
+
+async def oldest_pending(session: AsyncSession, *, archives: bool = True) -> dict[str, datetime | None]:
+    """Return, for each stage with a queue, when the oldest unit that waits for it was recorded."""
+    return {stage: queue.since for stage, queue in (await pending(session, archives=archives)).items()}
+
+
+async def followed(session: AsyncSession) -> int:
+    """Count the targets that are followed."""
+    return await session.scalar(select(func.count()).select_from(Target).where(Target.followed)) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a followed target has come."""
+
+    name: str
+    target_access_string: str
+    last_success_at: datetime | None
+    remote_index: int | None
+    recorded_index: int | None
+
+
+async def marks(session: AsyncSession) -> list[Mark]:
+    """Return how far each followed target has come; read as columns, for this is asked at every scrape."""
+    rows = await session.execute(
+        select(
+            Target.name,
+            Target.target_access_string,
+            Target.last_success_at,
+            Target.remote_index,
+            Upload.upload_index,
+        )
+        .outerjoin(Upload, Upload.id == Target.current_upload_id)
+        .where(Target.followed)
+    )
+    return [Mark(*row) for row in rows]
 
 
 async def targets_with_current(session: AsyncSession) -> Sequence[tuple[Target, Upload | None]]:

@@ -2,12 +2,17 @@
 
 from datetime import datetime
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store.claims import Policy, review
-from watcher.store.schema import Claim, Profile
+from watcher.store.conditions import close_condition
+from watcher.store.schema import Batch, Claim, Profile
 from watcher.store.transitions import say_after_commit
+
+SERVICE = "molecule_one"
+REFUSED = "submissions_refused"
+"""Condition that stops purchases until a person approves the profile: everything was refused, no molecule to blame."""
 
 
 async def ensure_profile(session: AsyncSession, key: str, api_version: str, normalised: str, now: datetime) -> Profile:
@@ -33,7 +38,8 @@ async def approve_profile(session: AsyncSession, profile: Profile, policy: Polic
     """Let purchases under this profile go ahead, also after the vendor has refused everything."""
     if profile.approved_at is None:
         profile.approved_at, profile.approved_by = now, who
-    profile.resumed_at = now
+    profile.resumed_after = await session.scalar(select(func.max(Batch.id)))
+    await close_condition(session, SERVICE, REFUSED, now=now)
     await session.flush()
     say_after_commit(session, "profile_approved", profile=profile.key, who=who)
     await review(session, profile, policy, now=now)

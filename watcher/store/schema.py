@@ -6,11 +6,13 @@ the length of what an index holds.
 """
 
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from watcher.store.states import ARCHIVE_STATES, BATCH_STATES, CLAIM_STATES, SCORING_STATES
 from watcher.store.types import AnyText, UtcDateTime
 
 _NAMING = {
@@ -23,18 +25,13 @@ _NAMING = {
 
 _WholeNumber = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 
-ARCHIVE_STATES = ("wanted", "stored", "unavailable", "skipped", "quarantined")
-SCORING_STATES = ("detected", "extracted", "scored", "history", "quarantined")
-CLAIM_STATES = ("wanted", "withheld", "reserved", "scored", "no_route", "failed")
-BATCH_STATES = ("submitting", "submitted", "finished", "collected", "closed", "unconfirmed", "released", "lost")
-
 
 def digest(value: str) -> str:
     """SHA-256 of a text in hex, also of one with lone surrogates."""
     return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _one_of(column: str, allowed: tuple[str, ...]) -> CheckConstraint:
+def _one_of(column: str, allowed: Iterable[str]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in allowed)})", name=column)
 
 
@@ -55,6 +52,8 @@ class Instance(Base):
     name: Mapped[str]
     """Random; every batch of this record is named `watcher/<name>/<token>` at the vendor."""
     created_at: Mapped[datetime]
+    program_version: Mapped[str]
+    """The version that started on it, or brought it up to date, last."""
     scan_no: Mapped[int] = mapped_column(default=0)
     last_scan_at: Mapped[datetime | None]
     scan_due_at: Mapped[datetime | None]
@@ -111,7 +110,7 @@ class Upload(Base):
     """Path of the build under way at the server, so that a restart waits for it instead of asking for another."""
     archive_task_at: Mapped[datetime | None]
     archive_path: Mapped[str | None]
-    """Relative to `download.directory`."""
+    """Relative to `download.directory`. Of a pruned archive: until it is removed."""
     archive_sha256: Mapped[str | None]
     archive_size: Mapped[int | None]
     archive_verified_at: Mapped[datetime | None]
@@ -189,8 +188,8 @@ class Profile(Base):
     created_at: Mapped[datetime]
     approved_at: Mapped[datetime | None]
     approved_by: Mapped[str | None]
-    resumed_at: Mapped[datetime | None]
-    """When a person last let submissions go on after the vendor had refused them all."""
+    resumed_after: Mapped[int | None]
+    """The last batch when a person last let submissions go on; by number, because a clock can be set back."""
 
 
 class Claim(Base):
@@ -368,16 +367,31 @@ class Transition(Base):
 
 
 class Outbox(Base):
-    """One notification to send, written with the change that causes it."""
+    """One message to one address, written with the change that it tells of."""
 
     __tablename__ = "outbox"
+    __table_args__ = (
+        Index(
+            "ix_outbox_waiting",  # asked every few seconds
+            "due_at",
+            sqlite_where=text("sent_at IS NULL"),
+            postgresql_where=text("sent_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    address: Mapped[int]
+    """The entry of `notify.urls`, counted from 1: the URL itself is a secret."""
     event: Mapped[str]
+    condition_id: Mapped[int | None] = mapped_column(index=True)
+    """The condition that it tells of. No foreign key: a condition that is over may be removed first."""
     subject: Mapped[str]
     body: Mapped[str]
     created_at: Mapped[datetime]
     due_at: Mapped[datetime | None]
+    begun_at: Mapped[datetime | None]
+    """When the sending under way began. Set and not sent after a crash: nobody knows whether it was sent."""
     attempts: Mapped[int] = mapped_column(default=0)
+    """Failures of its address in a row; 0 before it is tried."""
     error: Mapped[str | None]
     sent_at: Mapped[datetime | None]

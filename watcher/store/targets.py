@@ -49,6 +49,12 @@ async def find_by_name(session: AsyncSession, name: str, tas: str | None) -> Seq
     return (await session.scalars(query)).all()
 
 
+async def with_archives_in(session: AsyncSession, folder: str) -> set[int]:
+    """Return the ids of the targets that have an archive below a folder of `download.directory`."""
+    rows = await session.execute(select(Upload.target_id, Upload.archive_path).where(Upload.archive_path.is_not(None)))
+    return {target_id for target_id, path in rows if path and path.startswith(f"{folder}/")}
+
+
 async def add_target(
     session: AsyncSession,
     *,

@@ -1,7 +1,8 @@
 """The HTTP server of the daemon.
 
-`/livez` says that the loop turns and the database answers; a remote outage never flips it. `/readyz` says that the
-daemon does its work, and lists what is not well. `/metrics` is for Prometheus.
+`/livez` says that the loop turns and the database answers. `/readyz` says that the daemon does its work: the record has
+its schema and is locked, the scheduler runs; it also lists what is not well. Neither is flipped by a service that is
+away. `/metrics` is for Prometheus.
 """
 
 import asyncio
@@ -14,12 +15,14 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from watcher import metrics
-from watcher.clock import Clock
 from watcher.errors import Failure, Ours
+from watcher.heartbeat import Pulse
+from watcher.program import Program
+from watcher.schedule import Schedule
 from watcher.settings import ServerSettings
 from watcher.store import overview
-from watcher.store.claims import Policy
-from watcher.store.engine import Store
+from watcher.store.migrate import is_current
+from watcher.store.schema import Condition
 from watcher.web.gauges import refresh
 
 _DATABASE_DEADLINE_S = 5.0
@@ -28,48 +31,62 @@ _DATABASE_DEADLINE_S = 5.0
 class Health:
     """What the server asks the daemon and the record."""
 
-    def __init__(self, store: Store, policy: Policy, clock: Clock) -> None:
-        self._store = store
-        self._policy = policy
-        self._clock = clock
-        self.ready = False
-        """Set by the daemon: record up to date and locked, scheduler running."""
+    def __init__(self, program: Program, pulse: Pulse) -> None:
+        self._program = program
+        self._context = program.context
+        self._pulse = pulse
+        self._scraping = asyncio.Lock()
+        self.schedule: Schedule | None = None
+        """Set by the daemon while it does its work."""
 
     async def live(self, _: web.Request) -> web.Response:
-        """Answer 200 while the database answers."""
-        try:
-            async with asyncio.timeout(_DATABASE_DEADLINE_S):
-                await self._store.ping()
-        except (Failure, TimeoutError) as error:
-            return web.json_response({"live": False, "reason": str(error) or "the database is silent"}, status=503)
+        """Answer 200 while the stages are given turns and the database answers."""
+        trouble = await self._pulse.trouble()
+        if trouble:
+            return web.json_response({"live": False, "reason": trouble}, status=503)
         return web.json_response({"live": True})
 
     async def readiness(self, _: web.Request) -> web.Response:
-        """Answer 200 while the daemon does its work; the body tells what is not well, here and elsewhere."""
+        """Answer 200 while the daemon does its work; the body tells of each part, and what is not well elsewhere."""
         try:
-            async with asyncio.timeout(_DATABASE_DEADLINE_S), self._store.read() as session:
-                conditions = [
-                    {
-                        "kind": condition.kind,
-                        "subject": condition.subject,
-                        "reason": condition.reason,
-                        "action": condition.action,
-                        "since": condition.since.isoformat(),
-                    }
-                    for condition in await overview.needs_attention(session)
-                ]
-        except (Failure, TimeoutError) as error:
-            return web.json_response({"ready": False, "reason": str(error) or "the database is silent"}, status=503)
-        return web.json_response({"ready": self.ready, "conditions": conditions}, status=200 if self.ready else 503)
+            async with asyncio.timeout(_DATABASE_DEADLINE_S), self._context.store.read() as session:
+                schema_is_current = await is_current(session)
+                conditions = [_as_json(condition) for condition in await overview.needs_attention(session)]
+        except TimeoutError:
+            return web.json_response({"ready": False, "reason": "the database is silent"}, status=503)
+        except Failure as failure:
+            return web.json_response({"ready": False, "reason": failure.message}, status=503)
+        parts = {
+            "schema_current": schema_is_current,
+            "lock_held": self._program.lock.held,
+            "scheduler_running": self.schedule is not None and self.schedule.running,
+        }
+        missing = ", ".join(part.replace("_", " ") for part, holds in parts.items() if not holds)
+        body = {"ready": not missing, **parts, "conditions": conditions}
+        if missing:
+            body["reason"] = f"not: {missing}"
+        return web.json_response(body, status=503 if missing else 200)
 
     async def scrape(self, _: web.Request) -> web.Response:
         """Answer with every metric, read from the record now."""
         try:
-            async with self._store.read() as session:
-                await refresh(session, self._policy, self._clock.now())
+            async with self._scraping:  # one after the other: the gauges are shared
+                targets = await refresh(self._context)
+                body = await asyncio.to_thread(generate_latest, metrics.REGISTRY)  # it reads /proc
         except Failure as error:
             return web.Response(status=503, text=f"{error}\n")
-        return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body += targets.encode("utf-8", "replace")
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _as_json(condition: Condition) -> dict[str, str]:
+    return {
+        "kind": condition.kind,
+        "subject": condition.subject,
+        "reason": condition.reason,
+        "action": condition.action,
+        "since": condition.since.isoformat(),
+    }
 
 
 @asynccontextmanager
