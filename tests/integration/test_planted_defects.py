@@ -214,7 +214,7 @@ def copied(folder: Path) -> Path:
 def failures(copy: Path, tests: Collection[str]) -> dict[str, str]:
     """Run some tests of the copy; return those that failed, each with what was said."""
     report = copy / "report.xml"
-    options = ("-q", "-m", "", "-p", "no:cacheprovider", f"--junitxml={report}")
+    options = ("-q", "-n", "0", "-m", "", "-p", "no:cacheprovider", f"--junitxml={report}")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, WHICH, *tests],
         cwd=copy,

@@ -15,7 +15,7 @@ from watcher.store import batches, compounds, forgotten, targets
 from watcher.store.compounds import Known
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
-from watcher.store.results import Result, record_results, sent_smiles
+from watcher.store.results import Result, record_results, sent_smiles, unanswered
 from watcher.store.results import missing as missing_claims
 from watcher.store.schema import Batch
 from watcher.store.transitions import say_after_commit
@@ -168,17 +168,17 @@ class Collect:
 
         Looks at results of a strange shape do not count: what is missing may well be among them, and it is paid.
         """
-        missing = await missing_claims(session, batch.id)
+        unlisted = await unanswered(session, batch.id)
         # What was sent is not known of a batch that was read back: only its results tell.
         hidden = batch.outcome == forgotten.READ_BACK and len(await sent_smiles(session, batch.id)) < batch.size
-        if (missing or hidden) and strange:
+        if (unlisted or hidden) and strange:
             await self._wait_for_readable(session, batch, strange, now)
             return
         batch.looks += 1
-        if (missing or hidden) and batch.looks < LOOKS_FOR_MISSING:
+        if (unlisted or hidden) and batch.looks < LOOKS_FOR_MISSING:
             batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
             return
-        for claim in missing:
+        for claim in await missing_claims(session, batch.id):
             batches.fail(session, claim, "no_result: the batch is finished and does not list this compound", now)
         batches.move(session, batch, "collected", why="every result is stored", now=now)
         batch.collected_at = now

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import and_, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store.chunks import chunks
@@ -16,8 +16,15 @@ READ_BACK = "read_back"
 
 
 async def reading_back(session: AsyncSession) -> bool:
-    """Say whether a batch that the record had forgotten is still being read back."""
-    query = select(Batch.id).where(Batch.outcome == READ_BACK, Batch.state.in_(("submitted", "finished")))
+    """Say whether a batch that the record had forgotten is still being read back.
+
+    One that was lost before all its compounds were known holds everything back until a person releases or adopts it.
+    """
+    known = select(func.count()).where(BatchItem.batch_id == Batch.id).correlate(Batch).scalar_subquery()
+    query = select(Batch.id).where(
+        Batch.outcome == READ_BACK,
+        or_(Batch.state.in_(("submitted", "finished")), and_(Batch.state == "lost", known < Batch.size)),
+    )
     return bool(await session.scalar(select(query.exists())))
 
 

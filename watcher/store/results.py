@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, Score, digest
@@ -89,6 +89,13 @@ async def record_results(session: AsyncSession, batch: Batch, results: Sequence[
         await session.execute(insert(Score), new)
     await session.flush()
     return len(new)
+
+
+async def unanswered(session: AsyncSession, batch_id: int) -> int:
+    """Count the compounds of a batch that it brought no result for, also those that another batch has ended."""
+    answered = exists().where(Score.batch_id == batch_id, Score.claim_id == BatchItem.claim_id)
+    query = select(func.count()).select_from(BatchItem).where(BatchItem.batch_id == batch_id, ~answered)
+    return await session.scalar(query) or 0
 
 
 async def missing(session: AsyncSession, batch_id: int) -> Sequence[Claim]:
