@@ -13,6 +13,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from watcher import metrics
+from watcher.clock import Clock
 from watcher.cron import cron_trigger
 from watcher.errors import Ours
 from watcher.pipeline.outage import ClockWatch
@@ -58,7 +59,7 @@ async def working(settings: Settings, program: Program, on_failure: OnFailure) -
         metrics.SCHEDULER_MISSES.labels(name)  # a rate needs a zero to begin with
     scheduler.start()
     keep_time = partial(_keep_time, scheduler, ClockWatch(program.context.clock))
-    turning = asyncio.create_task(_turn_on_change(runner, keep_time), name="turn on change")
+    turning = asyncio.create_task(_turn_on_change(runner, program.context.clock, keep_time), name="turn on change")
     turning.add_done_callback(lambda task: None if task.cancelled() else on_failure(_reason(task)))
     try:
         yield Schedule(scheduler)
@@ -138,18 +139,20 @@ class LockWatch:
             self._away = False
 
 
-async def _turn_on_change(runner: Runner, keep_time: Callable[[], None]) -> None:
+async def _turn_on_change(runner: Runner, clock: Clock, keep_time: Callable[[], None]) -> None:
     """Give turns as soon as a unit has ended: what it did may be what another stage waits for.
 
-    Also after a while without an end, by the clock that nobody sets, and with a look at the one that people set.
+    Also when none was given for a while, by the clock that nobody sets, and with a look at the one that people set.
     """
+    longest = 2 * POLL.total_seconds()
     while True:
         with suppress(TimeoutError):
-            async with asyncio.timeout(2 * POLL.total_seconds()):
+            async with asyncio.timeout(longest):
                 await runner.changed.wait()
-        runner.changed.clear()
         keep_time()
-        await runner.turn()
+        if runner.changed.is_set() or clock.monotonic() - runner.turned_at >= longest:
+            runner.changed.clear()
+            await runner.turn()
 
 
 def _keep_time(scheduler: AsyncIOScheduler, watch: ClockWatch) -> None:

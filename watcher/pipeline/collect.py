@@ -114,11 +114,13 @@ class Collect:
         await batches.lose(session, batch, why=failure.message, now=now)
         batch.due_at = now + _LOOK_FOR_LOST
         await close_condition(session, f"batch {batch.id}", "unreadable", "read_back", now=now)
+        blind = batch.outcome == forgotten.READ_BACK and await forgotten.reading_back(session)
+        meanwhile = "; what it held is not known, so nothing is sent meanwhile" if blind else ""
         await open_condition(
             session,
             f"batch {batch.id}",
             "lost",
-            reason=f"the service does not know batch {batch.remote_id} any more: {failure.message}",
+            reason=f"the service does not know batch {batch.remote_id} any more: {failure.message}{meanwhile}",
             action=f"ask Molecule.one about it; `watcher batches release {batch.id}` buys its compounds again",
             now=now,
         )

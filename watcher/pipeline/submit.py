@@ -77,14 +77,16 @@ class Submit:
             return []
         now = self._context.clock.now()
         async with self._context.store.read() as session:
+            wanted, held_for_today = await allowance.sendable(session, self._profile_key)
+            if not wanted and not held_for_today:  # asked first: it is so most of the time
+                return []
             waits_for_a_person = await find(session, SERVICE, REFUSED) is not None
             if waits_for_a_person or await forgotten.reading_back(session):
                 return []
-            wanted, held_for_today = await allowance.sendable(session, self._profile_key)
             if wanted:
                 return [] if self._reading() and await self._gathers(session, now) else [0]
             left = await allowance.daily_allowance(session, self._context.policy, now)
-        return [0] if held_for_today and left != 0 else []
+        return [0] if left != 0 else []
 
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
         """Commit the intent, send it once, commit the answer.

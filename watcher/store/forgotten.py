@@ -21,9 +21,10 @@ async def reading_back(session: AsyncSession) -> bool:
     One that was lost before all its compounds were known holds everything back until a person releases or adopts it.
     """
     known = select(func.count()).where(BatchItem.batch_id == Batch.id).correlate(Batch).scalar_subquery()
+    hidden = or_(Batch.size == 0, known < Batch.size)
     query = select(Batch.id).where(
         Batch.outcome == READ_BACK,
-        or_(Batch.state.in_(("submitted", "finished")), and_(Batch.state == "lost", known < Batch.size)),
+        or_(Batch.state.in_(("submitted", "finished")), and_(Batch.state == "lost", hidden)),
     )
     return bool(await session.scalar(select(query.exists())))
 
