@@ -193,6 +193,6 @@ class Killable:
         for sale in vendor.taken:
             sale.work(len(sale.smiles), "scored")
         vendor.go_on()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             await self.runner.settle()
         vendor.quick = False

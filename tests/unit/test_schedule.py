@@ -33,7 +33,6 @@ def test_a_scan_that_came_a_little_early_is_not_waited_for_again(early: int) -> 
     assert abs(by_cron("30 6 * * *", last) - timedelta(days=1)) < timedelta(seconds=10)
 
 
-
 def test_a_missed_turn_is_counted() -> None:
     def misses() -> float:
         return metrics.REGISTRY.get_sample_value("watcher_scheduler_misses_total", {"task": "poll"}) or 0
