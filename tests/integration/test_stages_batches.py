@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.pipeline import A, B, Job, world
 from watcher.sandbox.ledger import Booking
+from watcher.store import batches
 from watcher.store.schema import ForeignBatch
 
 ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
@@ -295,6 +296,24 @@ async def test_released_and_turned_up_after_all(job: Job) -> None:
     assert await job.conditions() == {}
 
 
+@pytest.mark.slow
+async def test_results_of_a_batch_that_turned_up_may_lag_behind_its_counts(job: Job) -> None:
+    job.set("molecule_one", on_unconfirmed="resubmit")
+    job.sandbox.molecule_one.listing.lag = 10**6
+    lose_answer(job)
+    async with job.run() as runner:
+        await job.again(runner)
+        for _ in range(3):
+            await job.later(runner, minutes=20)
+        job.sandbox.molecule_one.listing.lag = 0
+        nothing = {"status": 200, "body": "[]", "headers": {"Content-Type": "application/json"}, "times": 2}
+        job.fault("molecule_one", "status", "batch-search-result", **nothing)
+        await job.later(runner, hours=2)
+        await job.later(runner, hours=2)
+    assert await states(job) == ["collected", "collected"]
+    assert len(await job.scores()) == 6, "its results are stored"
+
+
 def restore(file: Path, backup: bytes) -> None:
     for left in file.parent.glob("watcher.db*"):
         left.unlink()
@@ -325,6 +344,39 @@ async def test_forgotten_batches_are_read_back_before_anything_is_sent(job: Job)
     assert (job.bought, job.posts()) == (ALL, 2)
     assert {row.disposition for row in await job.rows()} == {"scored"}
     assert await job.conditions() == {}
+
+
+@pytest.mark.slow
+async def test_a_forgotten_batch_that_is_lost_before_it_is_read_holds_back_what_it_may_hold(job: Job) -> None:
+    job.set("fragalysis", targets=["A71*"])
+    await job.once()
+    backup = await asyncio.to_thread(Path(job.file).read_bytes)
+    job.set("fragalysis", targets=["*"])
+    await job.once()
+    await asyncio.to_thread(restore, Path(job.file), backup)
+    job.sandbox.molecule_one.pace.manual = True
+    forgotten = job.sandbox.molecule_one.batches.all()[-1]
+    forgotten.done = 0
+    async with job.run() as runner:
+        await runner.scan.request()
+        for _ in range(10):
+            job.clock.advance(1)
+            await runner.turn()
+            await runner.idle()
+        del job.sandbox.molecule_one.batches._batches[forgotten.id]
+        for _ in range(8):
+            await job.later(runner, minutes=2)
+        assert await states(job) == ["collected", "lost"]
+        assert (job.posts(), await job.claims()) == (2, {**await job.claims(), "c1ccccc1": ("wanted", None)})
+        assert "batch 2: lost" in await job.conditions()
+        # A person says that it is gone: only now it may be bought again.
+        assert job.program is not None
+        async with job.program.context.store.write() as session:
+            batch = await batches.get(session, 2)
+            await batches.release(session, batch, who="me", why="the vendor says so", now=job.clock.now())
+        job.sandbox.molecule_one.pace.manual = False
+        await job.later(runner, minutes=2)
+    assert (job.posts(), job.bought["c1ccccc1"]) == (3, 2)
 
 
 async def test_v1_takes_its_own_batch_and_no_other(v1: Job) -> None:
