@@ -180,9 +180,9 @@ def test_a_restore_that_is_killed_again_and_again(tmp_path: Path) -> None:
 @pytest.mark.postgres
 @pytest.mark.parametrize("point", RECORD)
 def test_ended_at_a_point_on_postgresql(point: str, tmp_path: Path, postgres_server: None) -> None:
-    play_all(
-        [one for one in cases_of(point, "postgres") if (one.kills[-1].nth, one.kills[-1].by) == (1, "KILL")], tmp_path
-    )
+    version = VERSIONS[RECORD.index(point) % 2]  # what differs between them is not the record
+    cases = [one for one in cases_of(point, "postgres") if one.version == version]
+    play_all([one for one in cases if (one.kills[-1].nth, one.kills[-1].by) == (1, "KILL")], tmp_path)
 
 
 @pytest.mark.slow
