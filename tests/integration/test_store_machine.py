@@ -328,7 +328,7 @@ def test_the_promises_hold_in_any_order(sqlite_template: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_promises_hold_in_any_order_for_long(sqlite_template: Path) -> None:
-    run_machine(sqlite_template, examples=40, steps=80)
+    run_machine(sqlite_template, examples=30, steps=80)
 
 
 MISTAKES = {
