@@ -24,7 +24,7 @@ from watcher.settings import Settings
 _log = structlog.get_logger(__name__)
 
 OnFailure = Callable[[BaseException], None]
-POLL = timedelta(seconds=5)
+POLL = timedelta(seconds=10)
 """Longest time for which something that has come due waits for its turn."""
 CHECK_LOCK = timedelta(seconds=30)
 KEEP_HOUSE = timedelta(hours=1)
