@@ -59,7 +59,8 @@ class Image:
         return [
             *("setpriv", "--pdeathsig", "KILL"),
             *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--root", str(self.root)),
-            *("--wd", self.workdir, "setpriv", *rights, "--", *words),
+            # Again, for becoming another user forgets it.
+            *("--wd", self.workdir, "setpriv", *rights, "--pdeathsig", "KILL", "--", *words),
         ]
 
     def build(self, earlier: Mapping[str, "Image"]) -> None:
