@@ -96,7 +96,8 @@ class House:
 
     async def prune(self) -> list[int]:
         """Remove what is not kept; return the uploads."""
-        found = await prune.superseded(self.store, self.settings)
+        async with self.store.read() as session:
+            found = await prune.superseded(session, self.settings)
         return [one.upload_id for one in found if await prune.remove(self.store, self.settings, one, now=START)]
 
     @property
@@ -174,7 +175,8 @@ async def test_an_upload_that_counts_again_is_left_to_its_download(
     house: House, kill_at: Callable[[str], None]
 ) -> None:
     uploads = [await house.publish() for _ in range(3)]
-    (pruned, *_) = await prune.superseded(house.store, house.settings)
+    async with house.store.read() as session:
+        (pruned, *_) = await prune.superseded(session, house.settings)
     kill_at("prune.intended")
     with pytest.raises(Killed):
         await house.prune()
@@ -332,9 +334,10 @@ async def test_what_a_crash_left_of_a_copy_is_swept(sqlite_settings: DatabaseSet
 
 async def test_there_is_no_copy_of_postgresql(store: Store) -> None:
     stage = Backup(cast("Context", SimpleNamespace(store=store, settings=Settings(), clock=FakeClock())))
-    assert await stage.due() == []
-    stage.ask()
-    assert await stage.due() == ([1] if store.is_sqlite else [])
+    async with store.read() as session:
+        assert await stage.due(session) == []
+        stage.ask()
+        assert await stage.due(session) == ([1] if store.is_sqlite else [])
 
 
 def at(day: int) -> datetime:

@@ -46,7 +46,8 @@ from watcher.store.schema import (
     Upload,
 )
 
-pytest_plugins = ("tests.support.store",)
+pytest_plugins = ("tests.support.store", "tests.support.at_once")
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
 T = TypeVar("T")
 DAY = timedelta(hours=24)
 PERSON = "a person"
@@ -484,11 +485,8 @@ def run_machine(template: Path, folder: Path, *, examples: int, steps: int) -> N
 
 
 @pytest.fixture(autouse=True)
-def _everything_is_in_one_thread(blockbuster: BlockBuster) -> None:
-    """SQLite is, see `quickly`; and commands, which have a process of their own elsewhere, look for the record."""
-    for name, function in blockbuster.functions.items():
-        if name.startswith("sqlite3."):
-            function.deactivate()
+def _commands_look_for_the_record(blockbuster: BlockBuster) -> None:
+    """They have a process of their own elsewhere."""
     blockbuster.functions["os.stat"].can_block_in("watcher/cli/common.py", "record")
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from sqlalchemy import event, func, select, update
+from sqlalchemy import func, select, update
 
 from tests.support.record import World, broken_promises, result, settings_for_file
 from watcher.fragalysis import Target as RemoteTarget
@@ -27,7 +27,8 @@ from watcher.store.engine import Store
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, Score, Target, Transition
 from watcher.store.standing import OPEN
 
-pytest_plugins = ("tests.support.store",)
+pytest_plugins = ("tests.support.store", "tests.support.at_once")
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
 T = TypeVar("T")
 ENDED = ("scored", "no_route", "failed")
 POOL = [f"C{n}" for n in range(6)]
@@ -78,10 +79,6 @@ class Purchases(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.store = Store(settings_for_file(self.folder / "watcher.db"))
-
-        @event.listens_for(self.store.engine.sync_engine, "connect")
-        def quick(connection: Any, _: object) -> None:
-            connection.execute("PRAGMA synchronous=OFF")
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)

@@ -9,12 +9,8 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
-from unittest.mock import Mock
 
-import pytest
 import structlog
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.pipeline import JobClock, QuickChemistry
@@ -33,36 +29,16 @@ class Killed(BaseException):
     """The program ends here and now."""
 
 
-class AtOnce:
-    """Does what a connection to SQLite leaves to its thread: handing it over costs far more than SQLite does."""
-
-    def put_nowait(self, work: "tuple[asyncio.Future[Any], Callable[[], Any]]") -> None:
-        future, function = work
-        try:
-            future.set_result(function())
-        except Exception as error:  # noqa: BLE001 - it is told to whoever waits
-            future.set_exception(error)
-
-
 @contextmanager
 def quickly(folder: Path) -> Iterator[AsyncEngine]:
-    """Log nothing, use no threads, and keep one engine for all records, which follow each other in one file.
+    """Log nothing, and keep one engine for all records, which follow each other in one file.
 
     What an engine has compiled is most of its worth.
     """
-    engine = Store(settings_for_file(folder / "watcher.db")).engine
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def not_durable(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("aiosqlite.core.SimpleQueue", AtOnce)
-            patch.setattr("aiosqlite.core.Thread", Mock)
-            yield engine
+        yield Store(settings_for_file(folder / "watcher.db")).engine
     finally:
         structlog.configure(**before)
 
@@ -161,8 +137,7 @@ class Killable:
         """Let one stage do its most urgent unit."""
         stage = next(one for one in self.runner.stages if one.name == name)
         with suppress(Killed):
-            if not {stage.service, stage.name} & await self.runner._health.paused():
-                await self.runner._start_due(stage)
+            await self.runner._start_due([stage])
         await self.rest()
 
     async def turn(self) -> None:

@@ -8,9 +8,11 @@ import structlog
 from tests.support.storm import Story
 from watcher.pipeline.runner import Runner
 
+pytest_plugins = ("tests.support.at_once",)
+
 
 @pytest.fixture
-def story(monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
+def story(monkeypatch: pytest.MonkeyPatch, sqlite_at_once: None) -> Iterator[Story]:
     seen, original = Story(), Runner.turn
 
     async def turn(self: Runner) -> bool:

@@ -58,7 +58,9 @@ async def _prune(settings: "Settings", *, dry_run: bool) -> _Done:
 
     done, moment = _Done(), now()
     async with record(settings, write=not dry_run) as store:
-        for archive in await stage.superseded(store, settings):
+        async with store.read() as session:
+            archives = await stage.superseded(session, settings)
+        for archive in archives:
             try:
                 path, files = stage.places(settings, archive)
                 held = await asyncio.to_thread(removal.size_of, path, files)

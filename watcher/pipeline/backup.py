@@ -10,7 +10,7 @@ from watcher.errors import Failure, Ours, Service
 from watcher.pipeline.stage import Context
 from watcher.store import backups
 from watcher.store.conditions import close_condition, find, open_condition
-from watcher.store.engine import RecordUnavailable
+from watcher.store.engine import RecordUnavailable, Session
 
 _log = structlog.get_logger(__name__)
 SUBJECT, KIND = "backup", "backup_failed"
@@ -33,7 +33,7 @@ class Backup:
         """Let the next turn look whether a copy is due."""
         self._asked = self._context.store.is_sqlite
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:  # noqa: ARG002 - the files are looked at
         """Return the unit if it was asked for."""
         return [1] if self._asked else []
 

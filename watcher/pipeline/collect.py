@@ -51,10 +51,9 @@ class Collect:
         self._unknown: dict[int, int] = {}
         """How often in a row the service did not know a batch; a restart only counts anew."""
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the batches that are to be looked at."""
-        async with self._context.store.read() as session:
-            return await batches.due(session, self._context.clock.now(), "submitted", "finished", "collected")
+        return await batches.due(session, self._context.clock.now(), "submitted", "finished", "collected")
 
     async def step(self, unit: int) -> None:
         """Look at one batch: counts first, results when there are any, the end when none is missing."""

@@ -61,12 +61,11 @@ class Download:
         self._settings = context.settings.download
         self.width = context.settings.fragalysis.max_concurrent_downloads
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the current uploads whose archive is to be fetched."""
         if not self._settings.enabled:
             return []
-        async with self._context.store.read() as session:
-            return await targets.due_archives(session, self._context.clock.now(), "wanted", "unavailable")
+        return await targets.due_archives(session, self._context.clock.now(), "wanted", "unavailable")
 
     async def passed_over(self, units: Sequence[int]) -> list[int]:
         """Return those of the uploads that do not count any more."""

@@ -19,6 +19,7 @@ from watcher.points import reach
 from watcher.store import claims, compounds, targets
 from watcher.store.compounds import Known, Seen
 from watcher.store.conditions import close_condition, open_condition
+from watcher.store.engine import Session
 from watcher.store.schema import Upload
 from watcher.store.transitions import say_after_commit
 
@@ -34,10 +35,9 @@ class Extract:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the current uploads that are to be read, or read once more."""
-        async with self._context.store.read() as session:
-            return await targets.due_extractions(session, self._context.clock.now())
+        return await targets.due_extractions(session, self._context.clock.now())
 
     async def step(self, unit: int) -> None:
         """Read the observations, judge the SMILES that are new, and record both with the claims that follow."""

@@ -27,10 +27,9 @@ class Finish:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the extracted uploads without a compound that still waits."""
-        async with self._context.store.read() as session:
-            return await claims.settled_uploads(session)
+        return await claims.settled_uploads(session)
 
     async def step(self, unit: int) -> None:
         """Record that the upload is scored."""

@@ -22,6 +22,7 @@ from watcher.pipeline.stage import Context, Stage
 from watcher.redaction import redactor
 from watcher.settings_source import secrets_of
 from watcher.store.conditions import all_open, close_condition, find, open_condition
+from watcher.store.engine import Session
 
 Key = tuple[str, int]
 """Stage and unit."""
@@ -113,11 +114,10 @@ class Health:
                 if condition.kind in KINDS:
                     self._open.add((condition.subject, condition.kind))
 
-    async def paused(self) -> set[str]:
+    async def paused(self, session: Session) -> set[str]:
         """Return the services and stages that are to be left alone now."""
         now = self._context.clock.now()
-        async with self._context.store.read() as session:
-            return {c.subject for c in await all_open(session) if c.retry_at is not None and c.retry_at > now}
+        return {c.subject for c in await all_open(session) if c.retry_at is not None and c.retry_at > now}
 
     async def failed(self, stage: Stage, unit: int, failure: Failure) -> None:
         """Open or renew the condition that a failure is a sign of, and close what it shows to be over."""

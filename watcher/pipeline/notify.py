@@ -17,6 +17,7 @@ from watcher.pipeline.failures import backoff
 from watcher.pipeline.stage import Context
 from watcher.store import outbox
 from watcher.store.conditions import all_open, close_condition, open_condition
+from watcher.store.engine import Session
 from watcher.store.schema import Outbox
 from watcher.store.transitions import say_after_commit
 
@@ -50,12 +51,9 @@ class Notify:
                 if condition.kind == NOT_TOLD and condition.subject not in waiting:
                     await close_condition(session, condition.subject, NOT_TOLD, now=now)
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the addresses that a message is due for."""
-        if not self._urls:
-            return []
-        async with self._context.store.read() as session:
-            return await outbox.due_addresses(session, self._context.clock.now())
+        return await outbox.due_addresses(session, self._context.clock.now()) if self._urls else []
 
     async def step(self, unit: int) -> None:
         """Send what is due for an address as one message."""

@@ -118,7 +118,9 @@ async def _extract(context: Context) -> dict[int, str]:
     """Read what changed; returns what could not be read, by upload."""
     extract = Extract(context)
     problems = {}
-    for unit in await extract.due():
+    async with context.store.read() as session:
+        units = await extract.due(session)
+    for unit in units:
         try:
             await extract.step(unit)
         except Failure as failure:

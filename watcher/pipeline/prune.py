@@ -19,7 +19,7 @@ from watcher.pipeline.verify import FILES
 from watcher.points import reach
 from watcher.settings import Settings
 from watcher.store import retention
-from watcher.store.engine import Store
+from watcher.store.engine import Session, Store
 from watcher.store.retention import Superseded
 from watcher.store.transitions import PROGRAM
 
@@ -45,10 +45,10 @@ class Prune:
         """Let the next turn look for what is to be let go of."""
         self._asked = True
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return what is left to do of what was found when it was asked for."""
         if self._asked:
-            found = await superseded(self._context.store, self._context.settings)
+            found = await superseded(session, self._context.settings)
             self._left = {HISTORY: None, **{one.upload_id: one for one in found}}
             self._asked = False
         return list(self._left)
@@ -75,12 +75,11 @@ class Prune:
             self._left.pop(unit, None)
 
 
-async def superseded(store: Store, settings: Settings) -> list[Superseded]:
+async def superseded(session: Session, settings: Settings) -> list[Superseded]:
     """Return the archives that are not to be kept, the oldest first."""
     if not settings.download.enabled:
         return []
-    async with store.read() as session:
-        return await retention.superseded(session, settings.download.keep_uploads)
+    return await retention.superseded(session, settings.download.keep_uploads)
 
 
 async def remove(store: Store, settings: Settings, archive: Superseded, *, now: datetime, who: str = PROGRAM) -> bool:

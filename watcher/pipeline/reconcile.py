@@ -62,7 +62,7 @@ class Reconcile:
         clock = self._context.clock
         return clock.now() + timedelta(seconds=self._first_look_at - clock.monotonic())
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the one unit at the start, for stale purchases, and when a doubtful one is to be looked for."""
         now = self._context.clock.now()
         if not self._settings.token.get_secret_value():
@@ -70,10 +70,9 @@ class Reconcile:
         elif not self._sending.allowed:
             at_once = self._first_look_at is None or self._first_look_at <= self._context.clock.monotonic()
             return [0] if at_once else []
-        async with self._context.store.read() as session:
-            if await self._stale(session) or await batches.due(session, now, "unconfirmed"):
-                return [0]
-            return [0] if await self._late(session, now) else []
+        if await self._stale(session) or await batches.due(session, now, "unconfirmed"):
+            return [0]
+        return [0] if await self._late(session, now) else []
 
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
         """Mark what is stale, then look for everything doubtful in one listing."""

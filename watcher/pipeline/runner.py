@@ -28,7 +28,7 @@ from watcher.pipeline.submit import Sending, Submit
 from watcher.pipeline.uploads import take_up_quarantined
 from watcher.pipeline.verify import Verify
 from watcher.store import overview
-from watcher.store.engine import RecordUnavailable
+from watcher.store.engine import RecordUnavailable, is_trouble
 
 _log = structlog.get_logger(__name__)
 PATIENCE = timedelta(minutes=1)
@@ -124,10 +124,7 @@ class Runner:
                     await self.scan.request()
                     self._scan_asked = False
                 await self._drop_passed_over()
-                paused = await self._health.paused()
-                for stage in self.stages:
-                    if stage.service not in paused and stage.name not in paused:
-                        started |= await self._start_due(stage)
+                started = await self._start_due(self.stages)
             except RecordUnavailable as failure:
                 self._outage.note(failure)
         return started
@@ -199,31 +196,44 @@ class Runner:
             if task := self._under_way.get((self.download.name, unit)):
                 task.cancel()
 
-    async def _start_due(self, stage: Stage) -> bool:
-        busy = sum(name == stage.name for name, _ in self._under_way)
-        if busy >= stage.width or self._is_aside((stage.name, _ALL_UNITS)):
+    async def _start_due(self, stages: Sequence[Stage]) -> bool:
+        """Read in one snapshot what is due, then start it. Raises RecordUnavailable."""
+        found: list[tuple[Stage, int]] = []
+        # What ends while this is read may look due in the snapshot still: it has its next turn in the next one.
+        busy = set(self._under_way)
+        async with self._context.store.read() as session:
+            paused = await self._health.paused(session)
+            for stage in stages:
+                if (
+                    {stage.service, stage.name} & paused
+                    or self._is_full(stage)
+                    or self._is_aside((stage.name, _ALL_UNITS))
+                ):
+                    continue
+                try:
+                    units = await stage.due(session)
+                except Exception as error:
+                    if isinstance(error, Failure) or is_trouble(error):
+                        raise
+                    self._set_aside((stage.name, _ALL_UNITS))
+                    _log.exception("stage_failed_unexpectedly", stage=stage.name)
+                    # One broken stage stops no other, but the snapshot may be broken too: the rest has a new one.
+                    self.changed.set()
+                    break
+                found += ((stage, unit) for unit in units if (stage.name, unit) not in busy)
+        return sum(self._start(stage, unit) for stage, unit in found) > 0
+
+    def _start(self, stage: Stage, unit: int) -> bool:
+        key = (stage.name, unit)
+        if self._stopped or self._is_full(stage) or self._is_aside(key):
             return False
-        try:
-            units = await stage.due()
-        except Failure:
-            raise
-        except Exception:  # noqa: BLE001 - one broken stage stops no other
-            self._set_aside((stage.name, _ALL_UNITS))
-            _log.exception("stage_failed_unexpectedly", stage=stage.name)
-            return False
-        started = False
-        for unit in units:
-            key = (stage.name, unit)
-            if busy >= stage.width or self._stopped:
-                break
-            if key in self._under_way or self._is_aside(key):
-                continue
-            task = asyncio.create_task(self._run(stage, unit), name=f"{stage.name} {unit}")
-            self._under_way[key] = task
-            task.add_done_callback(partial(self._ended, key))
-            busy += 1
-            started = True
-        return started
+        task = asyncio.create_task(self._run(stage, unit), name=f"{stage.name} {unit}")
+        self._under_way[key] = task
+        task.add_done_callback(partial(self._ended, key))
+        return True
+
+    def _is_full(self, stage: Stage) -> bool:
+        return sum(name == stage.name for name, _ in self._under_way) >= stage.width
 
     def _set_aside(self, key: Key) -> None:
         self._aside[key] = self._context.clock.monotonic() + _ASIDE.total_seconds()

@@ -89,10 +89,9 @@ class Scan:
         async with self._context.store.write() as session:
             await ask_for_scan(session, self._context.clock.now())
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the one unit when a scan is due."""
-        async with self._context.store.read() as session:
-            due_at = (await targets.instance(session)).scan_due_at
+        due_at = (await targets.instance(session)).scan_due_at
         return [0] if due_at is not None and due_at <= self._context.clock.now() else []
 
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only

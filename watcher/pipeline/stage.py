@@ -13,7 +13,7 @@ from watcher.molecule_one import MoleculeOne
 from watcher.notify_process import Notifier
 from watcher.settings import Settings
 from watcher.store.claims import Policy
-from watcher.store.engine import Store
+from watcher.store.engine import Session, Store
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,11 @@ class Stage(Protocol):
     finishes_on_stop: bool
     """Whether a unit under way is waited for at the end rather than cancelled."""
 
-    async def due(self) -> Sequence[int]:
-        """Return the units whose time has come, the most urgent first."""
+    async def due(self, session: Session) -> Sequence[int]:
+        """Return the units whose time has come, the most urgent first, as a snapshot of the record has them.
+
+        What has changed since is `step`'s to find out.
+        """
         ...
 
     async def step(self, unit: int) -> None:

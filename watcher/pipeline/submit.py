@@ -55,6 +55,11 @@ class Sending:
         """Set when the program ends: what has not left by then is not sent any more."""
 
 
+async def _must_wait(session: Session) -> bool:
+    """Say whether a person is asked first, or what may be bought already is not known yet."""
+    return await find(session, SERVICE, REFUSED) is not None or await forgotten.reading_back(session)
+
+
 class Submit:
     """The stage. Its only unit is the next batch."""
 
@@ -71,21 +76,19 @@ class Submit:
         self._reading = reading
         self._profile_key = profile_of(self._settings).key
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the one unit when something may be sent."""
         if not self._sending.allowed:
             return []
         now = self._context.clock.now()
-        async with self._context.store.read() as session:
-            wanted, held_for_today = await allowance.sendable(session, self._profile_key)
-            if not wanted and not held_for_today:  # asked first: it is so most of the time
-                return []
-            waits_for_a_person = await find(session, SERVICE, REFUSED) is not None
-            if waits_for_a_person or await forgotten.reading_back(session):
-                return []
-            if wanted:
-                return [] if self._reading() and await self._gathers(session, now) else [0]
-            left = await allowance.daily_allowance(session, self._context.policy, now)
+        wanted, held_for_today = await allowance.sendable(session, self._profile_key)
+        if not wanted and not held_for_today:  # asked first: it is so most of the time
+            return []
+        if await _must_wait(session):
+            return []
+        if wanted:
+            return [] if self._reading() and await self._gathers(session, now) else [0]
+        left = await allowance.daily_allowance(session, self._context.policy, now)
         return [0] if left != 0 else []
 
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
@@ -128,6 +131,8 @@ class Submit:
         now = self._context.clock.now()
         try:
             async with self._context.store.write() as session:
+                if await _must_wait(session):  # asked again: `reconcile` may have read a batch back since
+                    return None
                 profile = await profile_in_force(session, self._context)
                 name = (await targets.instance(session)).name
                 batch = await purchases.reserve(

@@ -12,6 +12,7 @@ from watcher.errors import Failure, Service
 from watcher.pipeline.failures import LONGEST_MACHINE_PAUSE, MACHINE_PAUSE, backoff
 from watcher.pipeline.stage import Context
 from watcher.store import targets
+from watcher.store.engine import Session
 
 FILES = "files"
 """Folder of the unpacked files, beside the archive."""
@@ -30,12 +31,11 @@ class Verify:
         self._context = context
         self._settings = context.settings.download
 
-    async def due(self) -> Sequence[int]:
+    async def due(self, session: Session) -> Sequence[int]:
         """Return the current uploads whose stored archive is to be verified."""
         if not self._settings.enabled:
             return []
-        async with self._context.store.read() as session:
-            return await targets.due_archives(session, self._context.clock.now(), "stored")
+        return await targets.due_archives(session, self._context.clock.now(), "stored")
 
     async def step(self, unit: int) -> None:
         """Trust the stored archive only if its digest agrees; have it fetched again otherwise."""

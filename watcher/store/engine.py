@@ -210,17 +210,20 @@ class _as_ours:  # noqa: N801 - reads as a statement
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Translate."""
+        if error is None or not is_trouble(error):
+            return
         if isinstance(error, PoolTimeout | TimeoutError):
             raise RecordUnavailable(f"the database {self._label} did not answer in time", action=_ADVICE) from error
-        if isinstance(error, OSError | PendingRollbackError) or (isinstance(error, DBAPIError) and _is_trouble(error)):
-            said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()
-            detail = said[0][:300] if said else type(error).__name__
-            raise RecordUnavailable(f"the database {self._label} failed: {detail}", action=_ADVICE) from error
+        said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()
+        detail = said[0][:300] if said else type(error).__name__
+        raise RecordUnavailable(f"the database {self._label} failed: {detail}", action=_ADVICE) from error
 
 
-def _is_trouble(error: DBAPIError) -> bool:
-    """Tell trouble with the database from a value that it refuses, which would be refused for ever."""
-    if isinstance(error, IntegrityError | DataError):
+def is_trouble(error: BaseException) -> bool:
+    """Tell trouble with the database from a fault of the program, as is a value that would be refused for ever."""
+    if isinstance(error, PoolTimeout | OSError | PendingRollbackError):  # TimeoutError is an OSError
+        return True
+    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | DataError):
         return False
     refused_by_driver = isinstance(error.orig.__cause__, ValueError | TypeError) if error.orig else False
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
