@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from tests.support.pipeline import A, B, Job, world
+from watcher.pipeline.submit import Submit
 from watcher.sandbox.ledger import Booking
 from watcher.store import batches
+from watcher.store.engine import Session
 from watcher.store.schema import ForeignBatch
 
 ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
@@ -320,7 +322,11 @@ def restore(file: Path, backup: bytes) -> None:
     file.write_bytes(backup)
 
 
-async def test_forgotten_batches_are_read_back_before_anything_is_sent(job: Job) -> None:
+@pytest.mark.parametrize("from_before", [False, True])
+async def test_forgotten_batches_are_read_back_before_anything_is_sent(
+    job: Job, monkeypatch: pytest.MonkeyPatch, from_before: bool
+) -> None:
+    """Also when it looked due `from_before` they were read back."""
     job.set("fragalysis", targets=["A71*"])
     await job.once()
     backup = await asyncio.to_thread(Path(job.file).read_bytes)
@@ -332,11 +338,14 @@ async def test_forgotten_batches_are_read_back_before_anything_is_sent(job: Job)
     for batch in job.sandbox.molecule_one.batches.all():
         batch.done = 0
     async with job.run() as runner:
-        await runner.scan.request()
-        for _ in range(15):
-            job.clock.advance(1)
-            await runner.turn()
-            await runner.idle()
+        with monkeypatch.context() as patch:
+            if from_before:
+                patch.setattr(Submit, "due", due_if_allowed)
+            await runner.scan.request()
+            for _ in range(15):
+                job.clock.advance(1)
+                await runner.turn()
+                await runner.idle()
         assert job.posts() == 2, "nothing is sent until it is known what the forgotten batch holds"
         assert "batch 2: read_back" in await job.conditions()
         job.sandbox.molecule_one.pace.manual = False
@@ -344,6 +353,10 @@ async def test_forgotten_batches_are_read_back_before_anything_is_sent(job: Job)
     assert (job.bought, job.posts()) == (ALL, 2)
     assert {row.disposition for row in await job.rows()} == {"scored"}
     assert await job.conditions() == {}
+
+
+async def due_if_allowed(self: Submit, _: Session) -> list[int]:
+    return [0] if self._sending.allowed else []
 
 
 @pytest.mark.slow

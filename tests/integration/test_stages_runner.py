@@ -9,17 +9,24 @@ from typing import Any
 
 import pytest
 import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DataError, DBAPIError
 
 from tests.support.pipeline import Job, until, world
 from watcher.chemistry_process import ChemistryUnavailable
+from watcher.errors import Failure, Service
 from watcher.fragalysis import Fragalysis
 from watcher.pipeline.collect import Collect
 from watcher.pipeline.extract import Extract
 from watcher.pipeline.finish import Finish
 from watcher.pipeline.runner import PATIENCE, Runner
 from watcher.pipeline.submit import Submit
+from watcher.pipeline.verify import Verify
+from watcher.settings import DatabaseSettings
 from watcher.store import targets
-from watcher.store.engine import RecordUnavailable, Store
+from watcher.store.engine import RecordUnavailable, Session, Store
+
+pytest_plugins = ("tests.support.store",)
 
 ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
 
@@ -92,6 +99,69 @@ async def test_a_fault_of_the_program_is_no_hot_loop(
             for _ in range(3):
                 await job.later(runner, minutes=6)
     assert any("unexpectedly" in one["event"] for one in logs)
+
+
+async def test_a_stage_whose_question_the_record_refuses_stops_no_other(
+    job: Job, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL answers nothing more in a snapshot in which it has refused a question."""
+    job.set("database", url=database.url)
+
+    async def refused(_: Verify, session: Session) -> list[int]:
+        with pytest.raises(DBAPIError) as refusal:
+            await session.execute(text("SELECT nothing FROM nowhere"))
+        raise DataError("a value that is refused for ever", {}, refusal.value)
+
+    monkeypatch.setattr(Verify, "due", refused)
+    with structlog.testing.capture_logs() as logs:
+        await job.once()
+    assert job.bought == ALL
+    assert [one["stage"] for one in logs if one["event"] == "stage_failed_unexpectedly"] == ["verify"]
+    assert not any(one["event"] == "record_unavailable" for one in logs)
+
+
+async def test_what_ends_while_the_record_is_read_is_not_begun_again_in_the_same_turn(job: Job) -> None:
+    """The snapshot is from before its end, and still says that it is due."""
+    async with job.run() as runner:
+        await job.again(runner)
+        stage = Ending(runner)
+        runner.stages = [stage]
+        await runner.turn()
+        await until(lambda: stage.steps == 1)
+        for steps in (1, 2):
+            await runner.turn()
+            await runner.idle()
+            assert stage.steps == steps
+        assert stage.ended
+
+
+class Ending:
+    """A stage whose unit ends while the stage is asked what is due."""
+
+    name = "ending"
+    service: Service | None = None
+    width = 2
+    finishes_on_stop = False
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.steps = 0
+        self.ended = False
+        self._end = asyncio.Event()
+
+    async def due(self, _: Session) -> list[int]:
+        if self.steps:
+            self._end.set()
+            await self.runner.idle()
+            self.ended = True
+        return [7]
+
+    async def step(self, _: int) -> None:
+        self.steps += 1
+        await self._end.wait()
+
+    async def put_off(self, unit: int, failure: Failure) -> None:
+        raise AssertionError(unit) from failure
 
 
 @pytest.mark.parametrize("stage", [Extract, Submit])
