@@ -208,6 +208,31 @@ async def test_claims_of_a_profile_that_is_not_in_force_do_not_age(world: World)
         assert (await overview.counts(session)).withheld == {claims.OTHER_PROFILE: 1}
 
 
+async def test_a_pause_that_is_over_is_nothing_to_wait_for(world: World) -> None:
+    """A claim is wanted that cannot be sent for another reason: nobody looks again at once, and for ever."""
+    now = world.now
+    await world.upload(await world.target(), ["C"])
+    async with world.store.write() as session:
+        await open_condition(
+            session,
+            "molecule_one",
+            "unreachable",
+            reason="r",
+            action="a",
+            now=now,
+            retry_at=now + timedelta(seconds=30),
+        )
+    for seconds, later, first_look in [(0, 30, None), (30, None, None), (40, None, None), (40, 50, 50), (0, 50, 50)]:
+        async with world.store.read() as session:
+            waits = await overview.waits(
+                session,
+                archives=False,
+                first_look_at=None if first_look is None else now + timedelta(seconds=first_look),
+                after=now + timedelta(seconds=seconds),
+            )
+        assert waits.next_at == (None if later is None else now + timedelta(seconds=later)), seconds
+
+
 async def test_waits_are_for_what_is_due_next_and_respect_pauses(world: World) -> None:
     now = world.now
     async with world.store.write() as session:

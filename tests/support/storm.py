@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.support.pipeline import PRIVATE, Job, Version, world
+from tests.support.pipeline import PRIVATE, ROWS_A, A, Job, Version, world
 from watcher.pipeline.runner import Runner
 from watcher.pipeline.uploads import subject_of
 from watcher.sandbox import Fault
@@ -24,6 +24,8 @@ Age = Literal["2024", "2026"]
 Place = Literal["fragalysis", "molecule_one"]
 BOUGHT = {"CCO": 1, "CCN": 1, "c1ccccc1": 1, "CCBr": 1}
 ROWS = 6
+BOUGHT_ALONE = {"CCO": 1, "CCN": 1}
+ROWS_ALONE = 3
 SIDES: dict[Age, Version] = {"2024": "v1", "2026": "v2"}
 
 
@@ -145,13 +147,14 @@ class Story:
 
 
 @asynccontextmanager
-async def storm(folder: Path, age: Age = "2026", **more: Any) -> AsyncIterator[Job]:
-    """A sandbox with a private target besides, whose compounds may be sent."""
-    async with world(folder, age=age, version=SIDES[age], **more) as job:
+async def storm(folder: Path, age: Age = "2026", *, alone: bool = False, **more: Any) -> AsyncIterator[Job]:
+    """A sandbox with a private target besides, whose compounds may be sent; with one target only if it is `alone`."""
+    async with world(folder, age=age, version=SIDES[age], empty=alone, **more) as job:
         job.set("fragalysis", token=job.sandbox.fragalysis.session_token)
         job.set("limits", submit_private=True)
-        job.sandbox.fragalysis.add_target(*PRIVATE, public=False)
-        job.sandbox.fragalysis.add_upload(*PRIVATE, [("S0001a", "CCBr", "Z6")])
+        key, rows = (A, ROWS_A) if alone else (PRIVATE, [("S0001a", "CCBr", "Z6")])
+        job.sandbox.fragalysis.add_target(*key, public=alone)
+        job.sandbox.fragalysis.add_upload(*key, rows)
         yield job
 
 

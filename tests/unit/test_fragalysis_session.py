@@ -109,6 +109,13 @@ async def test_an_ended_session_is_noticed_on_landing_post_status_and_file() -> 
                 pass
 
 
+@pytest.mark.parametrize("body", ["<!doctype html><title>404</title>", "no such page", {"detail": "Not found."}])
+async def test_a_landing_page_that_is_missing_is_no_fault_of_the_item(body: Any) -> None:
+    async with stack({LANDING: answer(body, 404)}) as server, server.client() as client:
+        with pytest.raises(Transient, match="404"):
+            await client.request_download("A", "lb1-1", OPTIONS)
+
+
 async def test_a_rotated_session_is_followed_in_memory() -> None:
     replies = {TARGETS: [answer({"count": 0, "results": []}, headers={"Set-Cookie": "sessionid=new; Path=/"}), rows()]}
     async with stack({**replies, PROJECTS: rows()}) as server, server.client(TOKEN) as client:

@@ -107,8 +107,17 @@ class Session:
             yield answer, chunks
 
     async def landing_page(self) -> Answer:
-        """GET the landing page, which sets the CSRF token. It answers 200 even without a database: no health check."""
-        return (await self.get(LANDING_PATH, operation="landing", headers={"Accept": "*/*"})).ok()
+        """GET the landing page, which sets the CSRF token. It answers 200 even without a database: no health check.
+
+        Whatever is wrong with it is no fault of the item that it is asked for. Raises Transient and AuthFailure.
+        """
+        answer = await self.get(LANDING_PATH, operation="landing", headers={"Accept": "*/*"})
+        failure = self.failure(answer)
+        if isinstance(failure, Invalid):
+            failure = Transient(failure.message, action=_LOOK_AT_STACK)
+        if failure is not None:
+            raise failure
+        return answer
 
     def failure(self, answer: Answer) -> Failure | None:
         """Say what kind of failure an answer is, without any secret of ours that the server may have repeated.

@@ -65,8 +65,13 @@ async def waits(
     times.append(await earliest(Outbox.due_at, Outbox.sent_at.is_(None), fresh, gates=("notify",)))
     if archives:
         times.append(await earliest(Upload.archive_due_at, is_current, fetched, gates=("fragalysis", "download")))
-    if await session.scalar(select(select(Claim.id).where(Claim.state == "wanted").exists())):
-        times.append(pause_of("molecule_one", "submit"))
+    pause = pause_of("molecule_one", "submit")
+    if (
+        (pause is not None and first_look_at is None)  # before that look nothing is sent, paused or not
+        and (after is None or pause > after)
+        and await session.scalar(select(select(Claim.id).where(Claim.state == "wanted").exists()))
+    ):
+        times.append(pause)
     if first_look_at is not None:
         look_at = max(first_look_at, pause_of("molecule_one", "reconcile") or first_look_at)
         times.append(look_at if after is None or look_at > after else None)
