@@ -11,6 +11,9 @@ from tests.support.pipeline import A, B, Job, Version, until, world
 from watcher.store import allowance, batches
 from watcher.store.conditions import close_condition
 
+pytest_plugins = ("tests.support.at_once",)
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
+
 ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
 CREATE = r"batch-search$"
 VERSIONS: tuple[Version, ...] = ("v1", "v2")

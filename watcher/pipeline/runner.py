@@ -199,7 +199,7 @@ class Runner:
     async def _start_due(self, stages: Sequence[Stage]) -> bool:
         """Read in one snapshot what is due, then start it. Raises RecordUnavailable."""
         found: list[tuple[Stage, int]] = []
-        # What ends while this is read may look due in the snapshot still: it has its next turn in the next one.
+        # What ends while this is read may look due in the snapshot still: the next turn sees to it.
         busy = set(self._under_way)
         async with self._context.store.read() as session:
             paused = await self._health.paused(session)
@@ -217,7 +217,7 @@ class Runner:
                         raise
                     self._set_aside((stage.name, _ALL_UNITS))
                     _log.exception("stage_failed_unexpectedly", stage=stage.name)
-                    # One broken stage stops no other, but the snapshot may be broken too: the rest has a new one.
+                    # One broken stage stops no other, but the snapshot may be broken too: the rest gets a new one.
                     self.changed.set()
                     break
                 found += ((stage, unit) for unit in units if (stage.name, unit) not in busy)
