@@ -150,7 +150,7 @@ SEEDS = [pytest.param(seed, marks=() if seed < 2 else pytest.mark.slow) for seed
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_a_storm_then_calm(tmp_path: Path, story: Story, seed: int) -> None:
     age = [*SIDES][seed % 2]
-    async with storm(tmp_path, age) as job, job.run() as runner:
+    async with storm(tmp_path, age, patient=False) as job, job.run() as runner:
         weather = Weather(job, age, seed)
         await rage(job, runner, weather)
         await settle_down(job, runner, weather)
@@ -162,7 +162,7 @@ async def test_a_storm_then_calm(tmp_path: Path, story: Story, seed: int) -> Non
 @pytest.mark.parametrize("seed", range(1000, 1030 if EVERYTHING else 1003))
 async def test_a_storm_with_restarts_and_crashes(tmp_path: Path, story: Story, seed: int) -> None:
     age = [*SIDES][seed % 2]
-    async with storm(tmp_path, age) as job:
+    async with storm(tmp_path, age, patient=False) as job:
         weather = Weather(job, age, seed)
         for number in range(4):
             async with job.run(crash=number % 2 == 0) as runner:
@@ -179,7 +179,7 @@ async def test_a_storm_on_postgresql(
 ) -> None:
     age = [*SIDES][seed % 2]
     url = settings_for_database(postgres_database_of_its_own).url.get_secret_value()
-    async with storm(tmp_path, age, database=url) as job:
+    async with storm(tmp_path, age, patient=False, database=url) as job:
         weather = Weather(job, age, seed)
         for number in range(3):
             async with job.run(crash=number % 2 == 0) as runner:

@@ -27,6 +27,7 @@ from tests.support.storm import (
     storm,
     told_once,
 )
+from watcher.sandbox.server import Server
 
 pytest_plugins = ("tests.support.story",)
 
@@ -49,7 +50,8 @@ async def test_a_fault_is_told_once_and_forgotten(tmp_path: Path, story: Story, 
     """It lasts more than an hour."""
     alone = call not in LISTS
     everything = (BOUGHT_ALONE, ROWS_ALONE) if alone else (BOUGHT, ROWS)
-    async with storm(tmp_path, age, alone=alone) as job, job.run() as runner:
+    patient = not kind.startswith("held")
+    async with storm(tmp_path, age, alone=alone, patient=patient) as job, job.run() as runner:
         # Results that are not listed are looked for five times, then they count as failed: that is another test.
         unlisted = call.startswith("results") and kind in ("repeated", "skipped")
         rule = fault(call, kind, job, times=3 if unlisted else None)
@@ -76,4 +78,21 @@ async def test_a_fault_is_told_once_and_forgotten(tmp_path: Path, story: Story, 
         await help_out(job)
         await calm(job, runner, 1)
         await ends_right(job, *everything)
+        told_once(story)
+
+
+@pytest.mark.parametrize("age", SIDES)
+@pytest.mark.parametrize("where", ["fragalysis", "molecule_one"])
+async def test_a_service_that_takes_no_connection(tmp_path: Path, story: Story, age: Age, where: str) -> None:
+    async with storm(tmp_path, age) as job, job.run() as runner:
+        server: Server = getattr(job.sandbox, where)
+        await server.close()
+        await job.again(runner)
+        for _ in range(4):
+            await job.later(runner, minutes=20)
+        assert [*await job.conditions()] == [f"{where}: unreachable"]
+        assert story.turns < 400
+        await server.start()
+        await calm(job, runner)
+        await ends_right(job)
         told_once(story)

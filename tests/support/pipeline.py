@@ -260,7 +260,10 @@ async def world(
             .replace("database", url=database or f"sqlite+aiosqlite:///{folder}/watcher.db")
             .replace("download", directory=folder / "downloads")
         )
-        yield Job(sandbox, settings, clock)
+        try:
+            yield Job(sandbox, settings, clock)
+        finally:
+            clock.runner = None  # aiohttp remembers the servers, and so the clock, for many tests
 
 
 __all__ = [
