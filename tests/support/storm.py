@@ -100,7 +100,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "skipped": {"action": "skip_rows"},
 }
 HARMLESS = ("extra", "strings")
-PATIENCE = timedelta(seconds=0.3)
+PATIENCE = timedelta(seconds=0.2)
 EVERYTHING = os.environ.get("STORM") == "all"
 """Try every kind of fault on every call with both ages."""
 
@@ -202,6 +202,8 @@ async def calm(job: Job, runner: Runner, *hours: float) -> None:
     job.sandbox.clear_faults()
     for wait in hours or (1, 4, 4):
         await job.later(runner, hours=wait)
+        if not hours and all(one.archive_state != "unavailable" for one in await job.uploads()):
+            return
 
 
 async def ends_right(job: Job, bought: dict[str, int] | None = None, rows: int | None = ROWS) -> None:
