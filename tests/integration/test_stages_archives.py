@@ -16,6 +16,7 @@ from tests.support.pipeline import A, B, Job, until, world
 from watcher.archives import digest
 from watcher.fragalysis import Fragalysis
 from watcher.sandbox.downloads import Downloads
+from watcher.store import targets
 
 UPLOAD_A = "A71EV2A@lb32627-66 upload 1"
 FILE = "download_structures/?file_url"
@@ -222,6 +223,20 @@ async def test_an_upload_that_the_server_has_replaced_is_not_taken_for_the_old_o
     assert (second.upload_index, second.archive_state) == (2, "stored")
     assert not (job.downloads / A[1] / A[0] / "1").exists()
     assert "CCC" in (job.downloads / A[1] / A[0] / "current" / "files" / "smiles.smi").read_text()
+
+
+async def test_no_build_is_asked_for_once_it_is_not_wanted(job: Job) -> None:
+    """What looked due may have been stored, or passed over, since it was looked at."""
+    async with job.run() as runner:
+        await job.again(runner)
+        asked = job.asked("download_structures", "POST")
+        await runner.download.step(1)
+        async with runner._context.store.write() as session:
+            upload, target = await targets.upload_with_target(session, 2)
+            targets.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="test")
+            target.followed = False
+        await runner.download.step(2)
+        assert job.asked("download_structures", "POST") == asked > 0
 
 
 async def test_the_download_of_an_upload_that_is_passed_over_makes_room(job: Job) -> None:

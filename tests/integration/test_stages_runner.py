@@ -120,6 +120,43 @@ async def test_a_stage_whose_question_the_record_refuses_stops_no_other(
     assert not any(one["event"] == "record_unavailable" for one in logs)
 
 
+async def test_what_comes_after_a_refused_question_is_asked_of_a_new_snapshot(job: Job) -> None:
+    async with job.run() as runner:
+        broken, after = Asked(DataError("a value that is refused for ever", {}, ValueError())), Asked()
+        runner.stages = [broken, after]
+        runner.changed.clear()
+        with structlog.testing.capture_logs():
+            await runner.turn()
+        assert (after.times, runner.changed.is_set()) == (0, True), "the next turn comes at once"
+        await runner.turn()
+        assert (broken.times, after.times) == (1, 1)
+
+
+class Asked:
+    """A stage that is asked what is due, and has nothing to do."""
+
+    service: Service | None = None
+    width = 1
+    finishes_on_stop = False
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.name = "broken" if error else "sound"
+        self.times = 0
+        self._error = error
+
+    async def due(self, _: Session) -> list[int]:
+        self.times += 1
+        if self._error:
+            raise self._error
+        return []
+
+    async def step(self, unit: int) -> None:
+        raise AssertionError(unit)
+
+    async def put_off(self, unit: int, failure: Failure) -> None:
+        raise AssertionError(unit) from failure
+
+
 async def test_what_ends_while_the_record_is_read_is_not_begun_again_in_the_same_turn(job: Job) -> None:
     """The snapshot is from before its end, and still says that it is due."""
     async with job.run() as runner:

@@ -127,13 +127,13 @@ class Job:
     async def again(self, runner: Runner) -> None:
         """Scan and settle within an opening."""
         await runner.scan.request()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             await runner.settle()
 
     async def later(self, runner: Runner, **wait: float) -> None:
         """Let time pass, then settle."""
         self.clock.advance(timedelta(**wait))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             await runner.settle()
 
     async def all(self, model: type[Any]) -> list[Any]:

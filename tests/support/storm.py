@@ -100,7 +100,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "skipped": {"action": "skip_rows"},
 }
 HARMLESS = ("extra", "strings")
-PATIENCE = timedelta(seconds=0.2)
+PATIENCE = timedelta(seconds=0.4)
 EVERYTHING = os.environ.get("STORM") == "all"
 """Try every kind of fault on every call with both ages."""
 

@@ -45,6 +45,8 @@ from watcher.store.schema import Target, Upload
 
 __all__ = ["FILES", "Download", "subject_of"]
 
+_FETCHED = ("wanted", "unavailable")
+"""States of an archive that is to be fetched."""
 _CANNOT_BUILD = "it cannot be built: "
 """Begins the error of a leg whose last failure was a build; other failures in between start the count anew."""
 
@@ -65,7 +67,7 @@ class Download:
         """Return the current uploads whose archive is to be fetched."""
         if not self._settings.enabled:
             return []
-        return await targets.due_archives(session, self._context.clock.now(), "wanted", "unavailable")
+        return await targets.due_archives(session, self._context.clock.now(), *_FETCHED)
 
     async def passed_over(self, units: Sequence[int]) -> list[int]:
         """Return those of the uploads that do not count any more."""
@@ -77,6 +79,8 @@ class Download:
         """Fetch, check, unpack and store the archive."""
         async with self._context.store.read() as session:
             upload, target = await targets.upload_with_target(session, unit)
+            if upload.archive_state not in _FETCHED or target.current_upload_id != unit or not target.followed:
+                return  # passed over since: no build is asked for
             folder = await self._folder(session, target, upload)
         bind_contextvars(
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index

@@ -197,8 +197,8 @@ class Runner:
                 task.cancel()
 
     async def _start_due(self, stages: Sequence[Stage]) -> bool:
-        """Read in one snapshot what is due, then start it. Raises RecordUnavailable."""
-        found: list[tuple[Stage, int]] = []
+        """Start what one snapshot of the record says to be due, stage by stage. Raises RecordUnavailable."""
+        started = False
         # What ends while this is read may look due in the snapshot still: the next turn sees to it.
         busy = set(self._under_way)
         async with self._context.store.read() as session:
@@ -220,8 +220,9 @@ class Runner:
                     # One broken stage stops no other, but the snapshot may be broken too: the rest gets a new one.
                     self.changed.set()
                     break
-                found += ((stage, unit) for unit in units if (stage.name, unit) not in busy)
-        return sum(self._start(stage, unit) for stage, unit in found) > 0
+                for unit in units:
+                    started |= (stage.name, unit) not in busy and self._start(stage, unit)
+        return started
 
     def _start(self, stage: Stage, unit: int) -> bool:
         key = (stage.name, unit)
