@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from tests.support.record import World, result
-from watcher.notices import Subscription, settled
+from watcher.notices import GATHERING, Notice, Subscription, settled
 from watcher.settings import DatabaseSettings
 from watcher.store import outbox, targets
 from watcher.store.conditions import close_condition, open_condition
@@ -113,3 +113,22 @@ async def test_what_an_upload_brought(world: World) -> None:
     more = await world.upload(first, ["C", "CC", "bad:1", "CCCC"])
     await buy_and_score(world)
     assert await said(more) == "1 new compound, 1 scored; best 4.25 (code-4, CCCC)", "what is rejected was seen before"
+
+
+async def test_what_is_settled_while_another_waits_goes_along(database: DatabaseSettings, world: World) -> None:
+    now, second = world.now, timedelta(seconds=1)
+    async with Store(database, subscription=TWO) as store:
+        async with store.write() as session:
+            outbox.add(session, "settled", Notice("first", ""), [1], now=now, wait=GATHERING)
+            outbox.add(session, "settled", Notice("second", ""), [1], now=now + second, wait=GATHERING)
+            outbox.add(session, "attention", Notice("other", ""), [1], now=now, wait=GATHERING + second)
+        async with store.read() as session:
+            assert await outbox.due_for(session, 1, now + 4 * second) == []
+            due = await outbox.due_for(session, 1, now + GATHERING)
+            assert [one.subject for one in due] == ["first", "second"]
+        async with store.write() as session:
+            await outbox.record_sent(session, 1, [one.id for one in due], now + GATHERING)
+            outbox.add(session, "settled", Notice("third", ""), [1], now=now + GATHERING, wait=GATHERING)
+        async with store.read() as session:
+            due = await outbox.due_for(session, 1, now + GATHERING + second)
+            assert [one.subject for one in due] == ["other"], "the third waits for others still"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.notices import HEALS_BY_ITSELF, NOT_TOLD, Notice, Subscription, attention, patience_for, recovered
@@ -105,11 +105,15 @@ async def due_addresses(session: AsyncSession, now: datetime) -> Sequence[int]:
 
 
 async def due_for(session: AsyncSession, address: int, now: datetime) -> Sequence[Outbox]:
-    """Return the messages that are due for an address, the oldest first."""
-    found = await session.scalars(
-        select(Outbox).where(Outbox.address == address, _WAITS, Outbox.due_at <= now).order_by(Outbox.id)
-    )
-    return found.all()
+    """Return the messages that are due for an address, the oldest first.
+
+    One of a settled upload brings along those that came while it waited for others.
+    """
+    gathered = and_(Outbox.event == "settled", Outbox.attempts == 0)
+    waiting = select(Outbox).where(Outbox.address == address, _WAITS, or_(Outbox.due_at <= now, gathered))
+    found = (await session.scalars(waiting.order_by(Outbox.id))).all()
+    due = [one for one in found if one.due_at is not None and one.due_at <= now]
+    return found if any(one.event == "settled" for one in due) else due
 
 
 async def record_sent(session: AsyncSession, address: int, ids: Sequence[int], now: datetime) -> None:
