@@ -165,6 +165,31 @@ async def test_a_batch_that_turned_up_counts_beside_what_was_bought_again(world:
     assert not await world.broken()
 
 
+@pytest.mark.parametrize("end", ["released", "closed", "refused"])
+@pytest.mark.parametrize("lost", [False, True])
+async def test_what_a_batch_that_turned_up_holds_is_not_bought_a_third_time(world: World, end: str, lost: bool) -> None:
+    """A was given up and B bought its compounds again; A turns up, and then B proves to be no purchase."""
+    await world.upload(await world.target(), ["C", "N"])
+    a = await world.reserve() or 0
+    await world.doubt(a)
+    await world.release(a)
+    b = await world.reserve(batch_size=1) or 0
+    await world.accept(a)
+    if lost:
+        await world.lose(a)
+    if end == "released":
+        await world.doubt(b)
+        assert await world.release(b) == 0, "nothing may be bought again"
+    else:
+        await (world.close_unsent(b) if end == "closed" else world.refuse(b))
+    assert await world.reserve() is None
+    assert await world.claims() == {"C": ("reserved", None), "N": ("reserved", None)}
+    assert not await world.broken()
+    if not lost:
+        await world.results(a, result("C"), result("N"))
+        assert {state for state, _ in (await world.claims()).values()} == {"scored"}
+
+
 async def test_approval_goes_past_the_daily_limit_and_first(world: World) -> None:
     world.policy = Policy(compounds_per_day=1)
     await world.upload(await world.target("A"), ["C", "N"])

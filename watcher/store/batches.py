@@ -10,6 +10,7 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from watcher.store.chunks import chunks
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, ForeignBatch, Profile
 from watcher.store.standing import OPEN
 from watcher.store.transitions import PROGRAM, note
@@ -96,9 +97,10 @@ async def accepted(
 
 
 async def give_back(session: AsyncSession, batch: Batch, *, now: datetime) -> Sequence[Claim]:
-    """End the live items of a batch that was certainly not bought (or released); their claims are wanted again.
+    """End the live items of a batch that was certainly not bought (or released); returns the claims wanted again.
 
-    An item whose claim has its result stays live: it was paid for.
+    An item whose claim has its result stays live: it was paid for. A claim that another batch holds at the service, one
+    that had been given up and turned up, waits for that batch instead.
     """
     returned = await session.execute(
         select(BatchItem, Claim)
@@ -106,15 +108,36 @@ async def give_back(session: AsyncSession, batch: Batch, *, now: datetime) -> Se
         .where(BatchItem.batch_id == batch.id, BatchItem.live, Claim.state == "reserved")
         .order_by(BatchItem.position)
     )
-    claims = []
-    for item, claim in returned:
+    pairs = returned.all()
+    for item, _ in pairs:
         item.live = False
+    await session.flush()
+    held = await _held_elsewhere(session, [claim.id for _, claim in pairs])
+    claims = []
+    for _, claim in pairs:
+        if (other := held.get(claim.id)) is not None:
+            other.live = True
+            continue
         claim.state, claim.reason, claim.changed_at = "wanted", None, now
         # A batch that the service once took is no half of a refused one any more.
         claim.refused_in = batch.refused_in if batch.remote_id is None else None
         claims.append(claim)
     await session.flush()
     return claims
+
+
+async def _held_elsewhere(session: AsyncSession, claim_ids: Sequence[int]) -> dict[int, BatchItem]:
+    """Return the item, by claim, of a batch that the service took and has not told all results of."""
+    found: dict[int, BatchItem] = {}
+    for chunk in chunks(claim_ids):
+        items = await session.scalars(
+            select(BatchItem)
+            .join(Batch, Batch.id == BatchItem.batch_id)
+            .where(BatchItem.claim_id.in_(chunk), Batch.state.in_(("submitted", "finished", "lost")))
+            .order_by(Batch.id.desc())
+        )
+        found |= {item.claim_id: item for item in items}
+    return found
 
 
 async def close_unsent(session: AsyncSession, batch: Batch, *, why: str, now: datetime) -> None:
