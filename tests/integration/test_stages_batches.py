@@ -113,7 +113,7 @@ async def test_a_molecule_that_never_shows_has_no_result_after_some_looks(job: J
     ended = sorted((await job.claims()).values(), key=str)
     assert [state for state, _ in ended] == ["failed", "scored", "scored"]
     assert str(ended[0][1]).startswith("no_result")
-    assert job.asked("batch-search-result", of="molecule_one") == 5
+    assert 5 <= job.asked("batch-search-result", of="molecule_one") <= 20
     assert await job.conditions() == {}
 
 

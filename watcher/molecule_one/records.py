@@ -33,9 +33,14 @@ class Counts:
     finished: int
     error: int
 
+    @property
+    def rests(self) -> bool:
+        """Say whether something is done and nothing is to be done, whatever the size."""
+        return self.queued <= 0 and self.running <= 0 and self.finished + self.error > 0
+
     def complete(self, size: int) -> bool:
         """Say whether a batch of `size` molecules is done; 0/0 right after its creation is not."""
-        return self.queued <= 0 and self.running <= 0 and self.finished + self.error >= max(size, 1)
+        return self.rests and self.finished + self.error >= size
 
 
 @dataclass(frozen=True, slots=True)

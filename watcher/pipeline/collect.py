@@ -21,7 +21,10 @@ from watcher.store.schema import Batch
 from watcher.store.transitions import say_after_commit
 
 LOOKS_FOR_MISSING = 5
-"""Looks at a finished batch before a compound that it does not list counts as failed."""
+LOOK_FOR_MISSING = timedelta(hours=1)
+"""A compound that a finished batch does not list counts as failed after so many looks, and so long."""
+QUIET_LOOKS = 12
+"""Looks in a row at unchanged counts, about an hour, after which a batch that has nothing to do counts as finished."""
 LOOKS_BEFORE_LOST = 3
 """Looks in a row at which the service does not know a batch, spread over a minute at least."""
 _UNKNOWN_WAIT = timedelta(seconds=20)
@@ -71,7 +74,8 @@ class Collect:
             batch.queued, batch.running, batch.finished, batch.error
         )  # fmt: skip
         size = max(batch.size, sum((counts.queued, counts.running, counts.finished, counts.error)))
-        complete = counts.complete(size)
+        rests = counts.rests and not changed and batch.looks >= QUIET_LOOKS
+        complete = batch.state == "finished" or counts.complete(size) or rests
         results: list[ResultItem] = []
         if complete or (changed and counts.finished + counts.error > 0):
             results = await service.results(batch.remote_id)
@@ -155,36 +159,55 @@ class Collect:
             if complete and batch.state == "submitted":
                 batches.move(session, batch, "finished", why="nothing is queued or running any more", now=now)
                 batch.finished_at = now
-                batch.looks = 0
+                changed = True
             if batch.state == "finished":
-                await self._finish(session, batch, strange, now)
+                batch.looks = 0 if changed else batch.looks
+                await self._finish(session, batch, strange, len({item.smiles for item in results} - {""}), now)
             else:
                 batch.looks = 0 if changed else batch.looks + 1
                 batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
             reach("collect.recording")
         reach("collect.recorded")
 
-    async def _finish(self, session: Session, batch: Batch, strange: int, now: datetime) -> None:
-        """End a finished batch once each of its compounds has a result, or was looked for often enough.
+    async def _finish(self, session: Session, batch: Batch, strange: int, shown: int, now: datetime) -> None:
+        """End a finished batch once each of its compounds has a result, or was looked for long enough.
 
         Looks at results of a strange shape do not count: what is missing may well be among them, and it is paid.
         """
         unlisted = await unanswered(session, batch.id)
         # What was sent is not known of a batch that was read back: only its results tell.
-        hidden = batch.outcome == forgotten.READ_BACK and len(await sent_smiles(session, batch.id)) < batch.size
+        known = max(shown, len(await sent_smiles(session, batch.id)))
+        hidden = batch.outcome == forgotten.READ_BACK and known < batch.size
         if (unlisted or hidden) and strange:
             await self._wait_for_readable(session, batch, strange, now)
             return
         batch.looks += 1
-        if (unlisted or hidden) and batch.looks < LOOKS_FOR_MISSING:
+        looked_for = batch.looks >= LOOKS_FOR_MISSING and now - (batch.finished_at or now) >= LOOK_FOR_MISSING
+        if hidden or (unlisted and not looked_for):
             batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
+            if hidden and looked_for:
+                await self._call_for_help(session, batch, known, now)
             return
         for claim in await missing_claims(session, batch.id):
             batches.fail(session, claim, "no_result: the batch is finished and does not list this compound", now)
         batches.move(session, batch, "collected", why="every result is stored", now=now)
         batch.collected_at = now
-        batch.due_at = now if self._settings.delete_after_collect else None
+        # What is missing may show there one day: then it is not deleted.
+        batch.due_at = now if self._settings.delete_after_collect and not unlisted else None
         await close_condition(session, f"batch {batch.id}", now=now)
+
+    async def _call_for_help(self, session: Session, batch: Batch, known: int, now: datetime) -> None:
+        """Say that a batch that was read back keeps a part of its compounds to itself, which holds everything back."""
+        condition = await open_condition(
+            session,
+            f"batch {batch.id}",
+            "read_back",
+            reason=f"the service shows {known} of the {batch.size} compounds of batch {batch.remote_id}, which was read"
+            " back; nothing is sent, for the others could be bought again",
+            action=f"ask Molecule.one about it; `watcher batches release {batch.id}` goes on without the others",
+            now=now,
+        )
+        batch.attempts = condition.attempts  # trouble, so that nobody takes it for a service at work
 
     async def _wait_for_readable(self, session: Session, batch: Batch, strange: int, now: datetime) -> None:
         condition = await open_condition(

@@ -19,7 +19,8 @@ MOVES: Mapping[str, frozenset[str]] = {
     "submitting": frozenset({"submitted", "closed", "unconfirmed"}),
     "unconfirmed": frozenset({"submitted", "released"}),
     "submitted": frozenset({"finished", "lost"}),
-    "finished": frozenset({"collected", "lost"}),
+    # Released only if it was read back and never shows all that it holds.
+    "finished": frozenset({"collected", "lost", "released"}),
     "lost": frozenset({"submitted", "released"}),
     # A batch that counted as not bought and turns up at the vendor after all: its results are stored.
     "released": frozenset({"submitted"}),

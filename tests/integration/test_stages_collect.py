@@ -1,0 +1,118 @@
+"""Results that come late, in part, or never."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster
+
+from tests.support.pipeline import A, Job, world
+from watcher.cli import batches as command
+from watcher.pipeline.runner import Runner
+
+ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+RESULTS = "batch-search-result"
+COUNTS = "search-status"
+
+
+@pytest.fixture
+async def job(tmp_path: Path) -> AsyncIterator[Job]:
+    async with world(tmp_path) as job:
+        job.set("download", enabled=False)
+        yield job
+
+
+async def states(job: Job) -> list[str]:
+    return [one.state for one in await job.batches()]
+
+
+async def test_a_result_that_shows_within_the_hour_is_not_missed(job: Job) -> None:
+    hidden = job.fault("molecule_one", "skip_rows", RESULTS, times=8)
+    await job.once()
+    assert hidden.hits == 8
+    assert await states(job) == ["collected"]
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+
+
+async def test_what_does_not_show_all_it_holds_is_not_deleted_at_the_service(job: Job) -> None:
+    job.set("molecule_one", delete_after_collect=True)
+    job.fault("molecule_one", "skip_rows", RESULTS, times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        for _ in range(8):
+            await job.later(runner, minutes=11)
+        assert await states(job) == ["collected"]
+        await job.later(runner, hours=2)
+    assert job.asked("batch-search", "DELETE", of="molecule_one") == 0
+    assert sorted(state for state, _ in (await job.claims()).values()) == ["failed", "scored", "scored"]
+
+
+async def test_a_batch_whose_counts_never_reach_its_size_ends(job: Job) -> None:
+    """The service drops what it cannot read, and counts the rest only."""
+    counts = {"status": 200, "body": '{"queued":0,"running":0,"finished":2,"error":0}', "times": None}
+    job.fault("molecule_one", "status", COUNTS, headers={"Content-Type": "application/json"}, **counts)
+    job.fault("molecule_one", "skip_rows", RESULTS, times=None)
+    began = job.clock.monotonic()
+    await job.once()
+    assert 2 <= (job.clock.monotonic() - began) / 3600 <= 5, "it might only have been slow"
+    assert await states(job) == ["collected"]
+    ended = sorted((await job.claims()).values(), key=str)
+    assert [state for state, _ in ended] == ["failed", "scored", "scored"]
+    assert str(ended[0][1]).startswith("no_result")
+    assert (job.bought, job.posts()) == (ALL, 1)
+
+
+async def restored(job: Job) -> None:
+    """Buy a second batch and forget it, as after going back to a copy."""
+    job.set("fragalysis", targets=["A71*"])
+    await job.once()
+    record = Path(job.file)
+    copy = await asyncio.to_thread(record.read_bytes)
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9"), ("A0401a", "CCCC", "Z10")])
+    await job.once()
+    for left in record.parent.glob("watcher.db*"):
+        left.unlink()
+    await asyncio.to_thread(record.write_bytes, copy)
+
+
+async def hours(job: Job, runner: Runner, number: int) -> None:
+    for _ in range(6 * number):
+        await job.later(runner, minutes=10)
+
+
+async def test_a_batch_that_was_read_back_holds_everything_until_it_shows_all(job: Job) -> None:
+    await restored(job)
+    job.fault("molecule_one", "skip_rows", RESULTS, times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        await hours(job, runner, 3)
+        assert await states(job) == ["collected", "finished"]
+        assert job.posts() == 2, "what does not show may be bought already"
+        open_now = await job.open_conditions()
+        assert [(one.subject, one.kind) for one in open_now] == [("batch 2", "read_back")]
+        assert "shows 1 of the 2 compounds" in open_now[0].reason
+        assert "`watcher batches release 2`" in open_now[0].action
+        job.sandbox.clear_faults()
+        await job.later(runner, minutes=11)
+    assert (job.posts(), set(job.bought.values())) == (2, {1})
+    assert await job.conditions() == {}
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+
+
+async def test_a_person_goes_on_without_what_a_batch_does_not_show(job: Job, blockbuster: BlockBuster) -> None:
+    blockbuster.deactivate()  # a command looks at files
+    await restored(job)
+    job.fault("molecule_one", "skip_rows", RESULTS, times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        await hours(job, runner, 2)
+        await command._release(job.settings, 2)
+        job.sandbox.clear_faults()
+        await job.later(runner, minutes=10)
+        job.clock.advance(timedelta(hours=1))
+        await job.again(runner)
+    assert await states(job) == ["collected", "released", "collected"]
+    assert sorted(job.bought.values()) == [1, 1, 1, 2], "the one that did not show"
+    assert await job.conditions() == {}
