@@ -62,9 +62,9 @@ class Answer:
 
     def failure(self) -> Failure | None:
         """Say what kind of failure the status is; None for 2xx."""
-        said = f": {self.text}" if self.text and not self.is_html else ""
         if 200 <= self.status < 300:
             return None
+        said = f": {self.text}" if self.text and not self.is_html else ""
         if self.status in (401, 403):
             return AuthFailure(f"{self.what} was refused with {self.status}{said}")
         if self.status < 400 or self.status in (408, 425, 429) or self.status >= 500:

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Self
 
@@ -51,6 +53,15 @@ class _Trace:
     connected: bool = False
 
 
+@cache
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    """Return the one context for all connections: reading the certificates of a system takes a while."""
+    try:
+        return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    except OSError as error:
+        raise Ours(f"http.ca_file {ca_file} cannot be used: {error.strerror or error}") from None
+
+
 class Http:
     """Talks to one origin on behalf of one client."""
 
@@ -80,7 +91,6 @@ class Http:
         self._user_agent = user_agent
         self._blot = blotter(secrets)
         self._session: aiohttp.ClientSession | None = None
-        self._ssl: ssl.SSLContext | None = None
 
     async def __aenter__(self) -> Self:
         """Return self; connections are opened when needed."""
@@ -92,22 +102,13 @@ class Http:
             await self._session.close()
             self._session = None
 
-    def _ssl_context(self) -> ssl.SSLContext:
-        if self._ssl is None:
-            cafile = self._settings.ca_file
-            try:
-                self._ssl = ssl.create_default_context(cafile=str(cafile) if cafile else None)
-            except OSError as error:
-                raise Ours(f"http.ca_file {cafile} cannot be used: {error.strerror or error}") from None
-        return self._ssl
-
     def _new_session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
         # Fires once TCP, proxy tunnel and TLS stand, before the first byte of the request (aiohttp 3.14, connector.py).
         trace.on_connection_create_end.append(_note_connected)
         trace.on_connection_reuseconn.append(_note_connected)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._ssl_context(), force_close=force_close, limit=16),
+            connector=aiohttp.TCPConnector(ssl=_tls(self._settings.ca_file), force_close=force_close, limit=16),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._user_agent, "Accept": "application/json"},
             timeout=self._timeout,
