@@ -235,6 +235,7 @@ class Pipeline(RuleBasedStateMachine):
 
     def releases(self, choice: int) -> None:
         if found := self.run(self.in_state(*batches.RELEASABLE)):
+            self.totals["releases"] += 1
             self.types(lambda settings: batches._release(settings, found[choice % len(found)].id))
 
     def adopts(self, choice: int) -> None:
@@ -242,6 +243,7 @@ class Pipeline(RuleBasedStateMachine):
         there = {sale.token: sale.remote_id for sale in self.vendor.known()}
         if found := [one for one in self.run(self.in_state(*batches.ADOPTABLE)) if one.token in there]:
             one = found[choice % len(found)]
+            self.totals["adoptions"] += 1
             self.types(lambda settings: batches._adopt(settings, one.id, there[one.token]))
 
     async def in_state(self, *states: str) -> list[Batch]:
@@ -283,6 +285,7 @@ class Pipeline(RuleBasedStateMachine):
         """Put the older record in place; the service lists all it has until that was read."""
         if self.backup is None:
             return
+        self.totals["restores"] += 1
         async with self.program.store.read() as session:
             self.given_up |= await released_tokens(session)
             self.approved |= await approved_compounds(session)
@@ -389,6 +392,12 @@ class Pipeline(RuleBasedStateMachine):
             assert old != "closed", "what was certainly not bought turned up"
             assert new != "released" or who == PERSON or (who == "settings" and self.resubmits), f"released by {who}"
 
+        left = select(Transition.entity_id).where(
+            Transition.field == "scoring_state", Transition.old == "quarantined",
+            Transition.new != "history", Transition.who != PERSON,
+        )  # fmt: skip
+        assert list(await session.scalars(left)) == [], "what is set aside waits for a person"
+
     async def check_scan(self, session: Session) -> None:
         """After a scan, the record points at what was newest in it."""
         scan_no = (await session.scalars(select(Instance.scan_no))).one()
@@ -454,8 +463,10 @@ class Pipeline(RuleBasedStateMachine):
 
 
 async def released_tokens(session: Session) -> set[str]:
+    """Tokens of the batches that were given up; not of those that turned up and whose results are waited for."""
     released = select(Transition.entity_id).where(Transition.entity == "batch", Transition.new == "released")
-    return set(await session.scalars(select(Batch.token).where(Batch.id.in_(released))))
+    back = Batch.state.in_(("submitted", "finished", "lost"))
+    return set(await session.scalars(select(Batch.token).where(Batch.id.in_(released), ~back)))
 
 
 async def approved_compounds(session: Session) -> set[str]:
@@ -498,3 +509,7 @@ def test_the_pipeline_keeps_its_promises(sqlite_template: Path, tmp_path: Path) 
 @pytest.mark.timeout(1200)
 def test_the_pipeline_keeps_its_promises_for_long(sqlite_template: Path, tmp_path: Path) -> None:
     run_machine(sqlite_template, tmp_path, examples=40, steps=60)
+    done = Pipeline.totals
+    assert sum(number for what, number in done.items() if what.startswith("killed")) >= 40
+    assert sum(number for what, number in done.items() if what.startswith("answer: taken")) >= 20
+    assert min(done["releases"], done["adoptions"], done["restores"]) >= 1
