@@ -71,6 +71,26 @@ async def test_the_newest_row_names_the_target() -> None:
     assert [upload.upload_index for upload in only.uploads] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("upload_says", "target_says", "public"),
+    [(2, 2, True), (2, 5, False), (5, 2, False), (2, 99, None), (99, 2, None), (2, None, None), (2, "unlisted", True)],
+)
+async def test_a_target_is_public_only_if_its_newest_upload_and_the_list_say_so(
+    upload_says: int, target_says: int | str | None, public: bool | None
+) -> None:
+    """As after a move, when one of them still names the project that the target has left."""
+    page = captured("2026/target_experiment_uploads_target1.json")["results"]
+    row = {"id": 1, "title": "A71EV2A", "project": target_says}
+    lists = {
+        UPLOADS: rows(*({**upload, "project": upload_says} for upload in page)),
+        TARGETS: rows(*([] if target_says == "unlisted" else [row])),
+        PROJECTS: answer(capture("projects.json")),
+    }
+    async with stack(lists) as server, server.client() as client:
+        (only,) = (await client.target_uploads()).values()
+    assert only.target == Target(1, "A71EV2A", "lb32627-66", upload_says, public)
+
+
 async def test_an_upload_of_2024_whose_target_is_not_listed_is_left_out() -> None:
     lists = {**LISTS_2024, TARGETS: rows({"id": 1, "title": "A71EV2A", "project": 2})}
     async with stack(lists) as server, server.client() as client:

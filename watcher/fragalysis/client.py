@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 from typing import Self
 
 import msgspec
@@ -66,16 +67,22 @@ class Fragalysis(Downloads):
         """Return every target with its uploads, by target id; targets without any included.
 
         Uploads are read first, so that a target that comes with its first upload in between is in the later list of
-        targets. An upload of 2024 whose target is not listed has no name to be followed by and is left out.
+        targets. The newest upload names a target, for the list of targets may lag behind; but a target is open to the
+        public only if both say so, for the upload may name the project that the target has left. An upload of 2024
+        whose target is not listed has no name to be followed by and is left out.
         """
         rows = await read_listing(self._session, UPLOADS_PATH, UploadRow, operation="uploads")
         target_rows = await read_listing(self._session, TARGETS_PATH, TargetRow, operation="targets")
         projects = await self._projects()
 
         pairs = sorted(((row.record(), row) for row in rows), key=lambda pair: _age(pair[0]))
-        targets = {target.target_id: target for target in (row.record(projects) for row in target_rows)}
-        for upload, row in pairs:  # the newest row knows best: the list of targets may lag behind
+        listed = {target.target_id: target for target in (row.record(projects) for row in target_rows)}
+        targets = dict(listed)
+        for upload, row in pairs:
             targets[upload.target_id] = row.target_record(projects) or targets.get(upload.target_id) or _NOT_LISTED
+        for target_id, target in listed.items():
+            if not target.open_to_public:
+                targets[target_id] = replace(targets[target_id], open_to_public=target.open_to_public)
         uploads: dict[int, list[Upload]] = {target_id: [] for target_id in targets}
         for upload, _ in pairs:
             uploads[upload.target_id].append(upload)
