@@ -370,6 +370,51 @@ async def test_limits_baseline_and_privacy_hold_back(tmp_path: Path, version: An
         assert await job.conditions() == {}
 
 
+IN_THE_HOUSE = ("withheld", "seen in private targets only")
+
+
+@pytest.mark.parametrize("signed_in", [True, False], ids=["listed as private", "out of sight"])
+async def test_a_project_that_closes_between_recording_and_sending_keeps_its_structures(
+    job: Job, signed_in: bool
+) -> None:
+    stack = job.sandbox.fragalysis
+    job.set("fragalysis", token=stack.session_token if signed_in else "")
+    async with job.run(crash=True) as runner:
+        job.fault("molecule_one", "status", status=503, times=None)
+        await job.again(runner)
+        assert {*(await job.claims()).values()} == {("wanted", None)}
+        stack.set_public(A[1], False)
+        await job.again(runner)
+    assert (await job.claims())["CCO"] == IN_THE_HOUSE
+    job.sandbox.clear_faults()
+    await job.once()
+    assert job.bought == {"CCN": 1, "c1ccccc1": 1}, "what a public target shows too may leave"
+    assert (await job.claims())["CCO"] == IN_THE_HOUSE
+    stack.set_public(A[1], True)
+    await job.once()
+    assert job.bought == ALL
+    assert await job.conditions() == {}
+
+
+async def test_late_rows_of_a_project_that_closed_since_the_last_scan_stay_in_the_house(job: Job) -> None:
+    stack = job.sandbox.fragalysis
+    job.set("fragalysis", token=stack.session_token)
+    async with job.run() as runner:
+        await job.again(runner)
+        stack.add_upload(*A, [("A0500a", "CCCl", "Z7")])
+        target = stack.world.find(*A)
+        target.uploads.pop()  # so that its rows appear within the first one
+        target.published = 1
+        stack.set_public(A[1], False)
+        await job.later(runner, minutes=11)
+        assert (await job.claims())["CCCl"] == IN_THE_HOUSE
+        assert [one.open_to_public for one in await job.targets()] == [False, True], "the listing was seen"
+        assert job.bought == ALL
+        stack.set_public(A[1], True)
+        await job.again(runner)
+    assert job.bought == ALL | {"CCCl": 1}
+
+
 async def test_the_limit_of_a_day(job: Job) -> None:
     job.set("limits", compounds_per_day=2)
     async with job.run() as runner:

@@ -62,7 +62,8 @@ async def is_still_current(context: Context, target: Target, upload: Upload) -> 
     """Ask the server whether this upload is what it holds of the target now; None when it does not list the target.
 
     Archives and observations are those of the newest upload whatever was asked for, so what came may be of another.
-    A listing that cannot be read raises Transient: it is no fault of this upload.
+    Nor does a target count as it did whose openness is another now: what came must not be sold as public before a scan
+    has recorded it. A listing that cannot be read raises Transient: it is no fault of this upload.
     """
     try:
         listing = await context.fragalysis.target_uploads()
@@ -76,6 +77,7 @@ async def is_still_current(context: Context, target: Target, upload: Upload) -> 
         newest is not None
         and (newest.upload_index, newest.committed_at) == (upload.upload_index, upload.committed_at)
         and (remote.target.name, remote.target.target_access_string) == (target.name, target.target_access_string)
+        and remote.target.open_to_public == target.open_to_public
     )
 
 
