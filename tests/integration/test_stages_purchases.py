@@ -1,15 +1,18 @@
 """Purchases: refused, put off, answered in every way, and never made twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.clock import START
 from tests.support.pipeline import A, Job, until, world
+from tests.support.record import settings_for_database
 from watcher.answers import NotSent
 from watcher.http import Http
 from watcher.molecule_one import MoleculeOne
@@ -17,6 +20,7 @@ from watcher.settings import Settings
 from watcher.store import forgotten
 from watcher.store.engine import CommitUnknown, RecordUnavailable, Store
 
+pytest_plugins = ("tests.support.store",)
 ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
 CREATE = r"batch-search$"
 
@@ -425,6 +429,68 @@ async def test_the_limit_of_a_day(job: Job) -> None:
         await job.later(runner, hours=2)
     assert job.bought == ALL
     assert await job.conditions() == {}
+
+
+async def test_the_limit_of_a_day_holds_over_restarts_and_crashes(job: Job) -> None:
+    job.set("limits", compounds_per_day=1)
+    job.fault("molecule_one", "hold_after", CREATE, method="POST")
+    await crash_while(job, lambda: job.bought)
+    job.sandbox.clear_faults()
+    for bought in (1, 2):
+        for hours, crash in ((8, True), (15, False)):
+            job.clock.advance(timedelta(hours=hours))
+            async with job.run(crash=crash) as runner:
+                await job.again(runner)
+            assert len(job.bought) == bought
+        job.clock.advance(timedelta(hours=1))
+        async with job.run(crash=True) as runner:
+            await job.again(runner)
+        assert len(job.bought) == bought + 1, "a day after the one before"
+    assert job.bought == ALL
+    assert await job.conditions() == {}
+
+
+@contextmanager
+def in_zone(zone: str, offset: timedelta, database: str | None) -> Iterator[None]:
+    """Let this process, and the sessions of a database, live in a time zone."""
+    from tests.support.store import on_server  # a plugin: imported before, its checks would not be rewritten
+
+    if database is not None:
+        on_server(f"ALTER DATABASE {database} SET timezone = '{zone}'")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            assert time.localtime().tm_gmtoff == offset.total_seconds()
+            yield
+    finally:
+        time.tzset()
+
+
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def test_time_zones_change_nothing(tmp_path: Path, request: pytest.FixtureRequest, where: str) -> None:
+    name = request.getfixturevalue("postgres_database_of_its_own") if where == "postgres" else None
+    url = settings_for_database(name).url.get_secret_value() if name else ""
+    async with world(tmp_path, database=url) as job:
+        job.set("download", enabled=False)
+        job.set("limits", compounds_per_day=2)
+        with in_zone("Pacific/Kiritimati", timedelta(hours=14), name):
+            await job.once()
+            rows = await job.rows()
+        (batch,) = await job.batches()
+        assert START <= batch.sent_at <= job.clock.now()
+        assert all(START <= row.scored_at <= job.clock.now() for row in rows if row.scored_at)
+        assert len(job.bought) == 2
+        with in_zone("Pacific/Pago_Pago", -timedelta(hours=11), name):
+            job.clock.advance(timedelta(hours=23))
+            await job.once()
+            assert len(job.bought) == 2
+            assert await job.rows() == rows
+            job.clock.advance(timedelta(hours=1))
+            await job.once()
+        assert job.bought == ALL
+        assert {row.disposition for row in await job.rows()} == {"scored"}
+        assert await job.conditions() == {}
 
 
 async def test_the_limit_of_a_scan_waits_for_a_person(job: Job) -> None:
