@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 
 from tests.support.process import Served, Workplace, eventually
+from watcher.chemistry import Identity, identify
+from watcher.cli.output import in_words
 from watcher.sandbox import Fault
 from watcher.store.export import COLUMNS
 
@@ -115,6 +117,22 @@ def test_export_in_both_forms(desk: Workplace) -> None:
     assert (desk.folder / "scores.csv").read_text(encoding="utf-8") == text
     desk.call("export", "--output", "missing/scores.csv", exit_code=1)
     assert not list(desk.folder.glob("*.part"))
+
+
+def test_what_is_too_large_is_rejected_and_never_bought(desk: Workplace, served: Served) -> None:
+    desk.set("fragalysis", targets=["ZIKV*"])
+    desk.set("limits", max_heavy_atoms=15)
+    plan = desk.json("plan")
+    (target,) = plan["targets"]
+    desk.call("once")
+    assert f"rejected: {in_words(target['rejected'])}" in desk.call("plan").stdout
+    rows = exported(desk)
+    found = {row["smiles_input"]: identify(row["smiles_input"]) for row in rows}
+    large = {raw for raw, one in found.items() if isinstance(one, Identity) and one.heavy_atoms > 15}
+    assert {row["smiles_input"] for row in rows if row["reason"] == "too_large"} == large
+    assert {row["disposition"] for row in rows if row["smiles_input"] in large} == {"rejected"}
+    assert target["rejected"]["too_large"] == sum(row["smiles_input"] in large for row in rows)
+    assert len(served.purchases) == plan["compounds"] > 0
 
 
 def test_what_needs_attention_is_exit_code_3(desk: Workplace, served: Served) -> None:

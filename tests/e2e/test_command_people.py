@@ -1,9 +1,16 @@
 """What a person decides: approving, adopting, releasing, retrying."""
 
+import csv
+import io
+import json
+from collections import Counter
+
 import pytest
 
 from tests.support.process import Served, Workplace
+from watcher.cli.output import in_words
 from watcher.sandbox import Fault
+from watcher.store import claims
 
 PRIVATE = "CHIKV_Mac@lb27995-1"
 
@@ -40,6 +47,58 @@ def test_a_limit_waits_for_approval(desk: Workplace, served: Served) -> None:
     desk.call("once")
     assert len(served.purchases) == 100
     assert "Nothing of A71EV2A" in desk.call("approve", "A71EV2A").stdout
+
+
+def exported(desk: Workplace) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(desk.call("export").stdout)))
+
+
+def held_back(desk: Workplace, *reasons: str) -> dict[str, int]:
+    """How many compounds each reason holds back: `plan`, `status` and the export say the same, in both their forms."""
+    status, plan = desk.json("status"), desk.json("plan")
+    found: dict[str, int] = {reason: status["withheld"].get(reason, 0) for reason in reasons}
+    assert all(found.values()), found
+    lines = desk.call("status").stdout.splitlines()
+    assert {f"  withheld    {number}: {reason}" for reason, number in found.items()} <= {*lines}
+
+    assert plan["withheld"] == found
+    lines = desk.call("plan").stdout.splitlines()
+    for one in plan["targets"]:
+        told = f"  {one['target']}@{one['target_access_string']} withheld: {in_words(one['withheld'])}"
+        assert (told in lines) == bool(one["withheld"])
+
+    rows = exported(desk)
+    objects = [json.loads(line) for line in desk.call("export", "--format", "jsonl").stdout.splitlines()]
+    for table in (rows, objects):  # by compound, for targets share some
+        held = {row["smiles"]: row["reason"] for row in table if row["disposition"] == "pending"}
+        assert Counter(held.values()) == {f"withheld: {reason}": number for reason, number in found.items()}
+    return found
+
+
+def test_what_is_held_back_is_shown_with_its_reason_and_goes_ahead_when_approved(
+    desk: Workplace, served: Served
+) -> None:
+    desk.set("fragalysis", token=served.sandbox.fragalysis.session_token, targets=["A71EV2A"], first_seen="baseline")
+    desk.call("once")
+    recorded = desk.json("status")["withheld"]
+    desk.set("molecule_one", exploratory_search=True)
+    desk.call("once", exit_code=3)
+    assert held_back(desk, claims.PROFILE) == {claims.PROFILE: recorded[claims.BASELINE]}
+    desk.call("approve", "--profile")
+    assert not served.purchases
+
+    desk.set("fragalysis", targets=["*"], first_seen="process")
+    desk.set("limits", compounds_per_day=10, new_compounds_per_scan=30)
+    desk.call("once", exit_code=3)
+    assert len(served.purchases) == 10
+    held = held_back(desk, claims.DAILY_LIMIT, claims.SCAN_LIMIT, claims.BASELINE, claims.PRIVATE)
+    assert held[claims.DAILY_LIMIT] == 20
+    for target in ("A71EV2A", "ZIKV_NS5A", "Mpro@lb18145-1", "Mpro@lb32627-66"):
+        desk.call("approve", target)
+    desk.call("once")
+    assert len(served.purchases) == 10 + sum(held.values()) - held[claims.PRIVATE], "past the limit of the day"
+    assert set(served.purchases.values()) == {1}
+    assert desk.json("plan")["withheld"] == {claims.PRIVATE: held[claims.PRIVATE]}
 
 
 def test_approval_never_lifts_privacy(desk: Workplace, served: Served) -> None:
