@@ -16,7 +16,7 @@ from blockbuster import BlockBuster
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.killable import Killable, Killed, canonical, quickly
@@ -209,6 +209,8 @@ class Pipeline(RuleBasedStateMachine):
             profiles = (await session.scalars(select(Profile).order_by(Profile.id))).all()
             given_up = self.given_up | await released_tokens(session)
             approved = self.approved | await approved_compounds(session)
+            most = await most_of_a_scan(session)
+            uncounted = await sent_uncounted(session, sale.token)
         if intent is None or (intent.state, intent.payload) != ("submitting", sale.body):
             told.append("sent before the intent was committed")
         counts = [one for one in self.vendor.taken if not one.forgiven and one.token not in given_up]
@@ -221,6 +223,10 @@ class Pipeline(RuleBasedStateMachine):
         number = sum(smiles not in approved for one in today for smiles in one.smiles)
         if limits.compounds_per_day and number > limits.compounds_per_day:
             told.append(f"{number} compounds in a day")
+        if limits.new_compounds_per_scan and most > limits.new_compounds_per_scan:
+            told.append(f"{most} compounds of one scan")
+        if uncounted:
+            told.append(f"over the limit of a scan, or not counted: {uncounted}")
         public = [one for n, one in self.stack.shelves.items() if self.scanned.get(n) or one.target.open_to_public]
         hidden = {*sale.smiles} - canonical({smiles for shelf in public for smiles in shelf.ever})
         if hidden and not limits.submit_private:
@@ -472,6 +478,26 @@ async def released_tokens(session: Session) -> set[str]:
 async def approved_compounds(session: Session) -> set[str]:
     query = select(Compound.smiles).join(Claim, Claim.compound_id == Compound.id)
     return set(await session.scalars(query.where(Claim.approved_at.is_not(None))))
+
+
+async def most_of_a_scan(session: Session) -> int:
+    """How many compounds were let through for one scan, at most; the record says which scan each one counts for.
+
+    Nobody outside can tell: late rows count for the scan that saw their upload, others for the last scan.
+    """
+    free = select(func.count()).where(Claim.counted_in.is_not(None), ~Claim.over_scan_limit)
+    return max(await session.scalars(free.group_by(Claim.profile_id, Claim.counted_in)), default=0)
+
+
+async def sent_uncounted(session: Session, token: str) -> list[int]:
+    """Claims of a batch that no person approved, and that no scan had room for."""
+    query = (
+        select(Claim.id)
+        .join(BatchItem, BatchItem.claim_id == Claim.id)
+        .join(Batch, Batch.id == BatchItem.batch_id)
+        .where(Batch.token == token, Claim.approved_at.is_(None))
+    )
+    return list(await session.scalars(query.where(or_(Claim.counted_in.is_(None), Claim.over_scan_limit))))
 
 
 def run_machine(template: Path, folder: Path, *, examples: int, steps: int) -> None:
