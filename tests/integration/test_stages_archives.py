@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -15,8 +15,11 @@ from tests.support.hostile import Entry, tar_gz
 from tests.support.pipeline import A, B, Job, until, world
 from watcher.archives import digest
 from watcher.fragalysis import Fragalysis
+from watcher.pipeline.inventory import inventory
+from watcher.sandbox.archives import build
 from watcher.sandbox.downloads import Downloads
 from watcher.store import targets
+from watcher.store.engine import Store
 
 UPLOAD_A = "A71EV2A@lb32627-66 upload 1"
 FILE = "download_structures/?file_url"
@@ -151,6 +154,36 @@ async def test_an_undecodable_archive_gets_one_fresh_build(job: Job, monkeypatch
     await job.once()
     assert await state(job) == ["stored", "stored"]
     assert await job.conditions() == {}
+
+
+@pytest.mark.parametrize(
+    ("age", "label", "content", "name"), [("2026", "tar.gz", "2024", "zip"), ("2024", "zip", "2026", "tar.gz")]
+)
+async def test_an_archive_under_a_wrong_label_is_stored_as_what_it_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    age: Literal["2024", "2026"],
+    label: str,
+    content: Literal["2024", "2026"],
+    name: str,
+) -> None:
+    monkeypatch.setattr("watcher.sandbox.downloads.build", lambda *what: build(what[0], what[1], what[2], content))
+    async with world(tmp_path, age=age) as job:
+        await job.once()
+        assert await state(job) == ["stored", "stored"]
+        for (target, tas), upload in zip((A, B), await job.uploads(), strict=True):
+            assert job.asked(f"{target}.{label}") == 1, "what the link says"
+            folder = job.downloads / tas / target / "1"
+            archive = folder / f"{target}.{name}"
+            assert job.downloads / str(upload.archive_path) == archive
+            assert sorted(folder.iterdir()) == [archive, folder / "files"]
+            assert (digest(archive), archive.stat().st_size) == (upload.archive_sha256, upload.archive_size)
+            assert (folder.parent / "current" / "files" / "smiles.smi").is_file()
+        async with Store(job.settings.database, read_only=True) as store:
+            assert await inventory(store, job.settings.download) == []
+        job.clock.advance(1)
+        await job.once()  # verifies it
+        assert job.asked("download_structures", "POST") == 2, "nothing is fetched again"
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from watcher.archives import (
     digest,
     point_current,
     receive,
+    rename,
     sweep,
     target_directory,
     upload_directory,
@@ -153,6 +154,20 @@ async def test_a_sick_disk_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert os.strerror(code) in raised.value.message
     assert str(tmp_path) in raised.value.action
     assert files(tmp_path) == []
+
+
+def test_an_archive_is_renamed_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(
+        "watcher.archives.layout.sync_directory",
+        lambda folder: synced.append((folder, (tmp_path / "a.tar.gz").exists())),
+    )
+    (tmp_path / "a.zip").write_bytes(GZIP)
+    assert rename(tmp_path / "a.zip", "a.tar.gz") == tmp_path / "a.tar.gz"
+    assert files(tmp_path) == [tmp_path / "a.tar.gz"]
+    assert synced == [(tmp_path, True)], "after the name has changed"
+    with pytest.raises(Ours, match="renaming"):
+        rename(tmp_path / "missing.zip", "b.zip")
 
 
 async def test_an_archive_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:

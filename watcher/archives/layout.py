@@ -129,6 +129,14 @@ def folders(path: Path) -> list[Path]:
     return []
 
 
+def rename(path: Path, name: str) -> Path:
+    """Give a file another name in its folder, for good. Raises Ours."""
+    with disk(path, "renaming"):
+        renamed = path.replace(path.with_name(name))
+        sync_directory(path.parent)
+    return renamed
+
+
 def part_of(path: Path) -> Path:
     """Return where `path` is being made, beside it."""
     return path.with_name(f".{path.name}.part")

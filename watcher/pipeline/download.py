@@ -17,6 +17,7 @@ from watcher.archives import (
     archive_name,
     point_current,
     receive,
+    rename,
     target_directory,
     unpack,
     upload_directory,
@@ -228,7 +229,7 @@ class Download:
         async with self._context.fragalysis.fetch(link) as (length, chunks):
             received = await receive(chunks, path, expected_length=length, max_size=self._settings.max_archive_size)
         if received.format != link.format:  # the bytes decide, whatever the label
-            path = await asyncio.to_thread(path.replace, folder / archive_name(folder.parent, received.format))
+            path = await asyncio.to_thread(rename, path, archive_name(folder.parent, received.format))
         if self._settings.extract:
             await self._unpack(path, folder / FILES)
         if not await self.passed_over([upload.id]):
