@@ -81,6 +81,21 @@ BREAK: dict[str, tuple[str, ...]] = {
     "the record has no name of its own at the service": ("DELETE FROM instance",),
 }  # fmt: skip
 
+ADVICE = {
+    "free to be sent, but in a batch already": "stop the program before it buys anything more",
+    "in two batches at once": "stop the program before it buys anything more",
+    "free to be sent under a profile that nobody approved": "stop the program before it buys anything more",
+    "free to be sent while another profile is in force": "stop the program before it buys anything more",
+    "its archive is stored without path, digest or size": "`watcher retry` does not see it",
+    "set aside without a reason": "`watcher retry` takes it up again",
+    "its payload does not agree with its digest": "restore a backup; batches bought since are read back",
+    "unconfirmed, but nobody is told: there is no open condition": "`watcher batches show`",
+    "lost, but nobody is told: there is no open condition": "`watcher batches show`",
+    "an open condition says lost, but the batch is not": "`watcher batches show`",
+    "the record has no name of its own at the service": "restore a backup; batches bought since are read back",
+}
+"""What is said to do about it; about all else it is to report it."""
+
 
 @dataclass
 class Sound:
@@ -176,7 +191,7 @@ async def test_what_must_hold_is_found_when_it_does_not(store: Store) -> None:
     for what, statements in BREAK.items():
         found = {one.what: one for one in await broken_by(store, *statements)}
         assert what in found, (what, list(found))
-        assert found[what].action
+        assert ADVICE.get(what, "report it with a copy of the record") in found[what].action, what
         assert found[what].where.split()[0] in kinds
     assert await findings(store) == []
 
@@ -195,6 +210,8 @@ async def test_a_schema_that_lacks_something_is_found(store: Store, statement: s
             await session.execute(text(statement))
             found = await invariants.integrity(session, sqlite=store.is_sqlite)
             assert [(one.where, one.what) for one in found] == [("schema", what)]
+            assert "restore a backup" in found[0].action
+            assert "`watcher db upgrade` does not bring back" in found[0].action
             raise _Undo
 
 
@@ -221,3 +238,4 @@ async def test_a_reference_to_nothing_and_a_broken_page_are_found(sound: Sound, 
     async with Store(settings, read_only=True) as store, store.read() as session:
         found_now = await invariants.integrity(session, sqlite=True)
     assert any("the database says" in one.what for one in found_now)
+    assert all("restore a backup" in one.action for one in found_now)

@@ -80,6 +80,53 @@ async def test_a_size_that_the_record_does_not_know(job: Job) -> None:
         await session.execute(text("UPDATE upload SET archive_size = 1 WHERE id = 1"))
     (found,) = await disk(job)
     assert "the record says 1" in found.what
+    assert found.action.startswith("this is a fault of the program: report it")
+
+
+async def test_a_damaged_archive_while_none_are_fetched(job: Job) -> None:
+    await asyncio.to_thread(_damage, job, "gone")
+    job.set("download", enabled=False)
+    await job.once()
+    (found,) = await disk(job)
+    assert found.action == "set download.enabled, then `watcher once` fetches it again"
+    job.set("download", enabled=True)
+    await job.once()
+    assert await disk(job) == []
+
+
+async def test_a_damaged_archive_of_an_upload_that_does_not_count_any_more(job: Job) -> None:
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    archive = job.downloads / A[1] / A[0] / "1" / f"{A[0]}.tar.gz"
+    backup = await asyncio.to_thread(archive.read_bytes)
+    await asyncio.to_thread(_damage, job, "damaged")
+    await job.once()
+    (found,) = await disk(job)
+    assert "does not agree with its digest" in found.what
+    assert found.action.startswith("copy it back from a backup of the folder: it does not count any more")
+    await asyncio.to_thread(archive.write_bytes, backup)
+    assert await disk(job) == []
+
+
+async def test_an_archive_that_cannot_be_read(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = job.downloads / A[1] / A[0] / "1" / f"{A[0]}.tar.gz"
+    archive.rename(archive.with_name("whole"))
+    archive.symlink_to("/proc/self/mem")  # what a sick disk answers: an input/output error
+    (found,) = await disk(job)
+    assert "cannot be read" in found.what
+    assert str(archive) in found.what
+    assert found.action == f"look at the disk and the file system of {archive.parent}"
+    archive.unlink()
+    archive.with_name("whole").rename(archive)
+    assert await disk(job) == []
+
+    def forbidden(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("watcher.pipeline.inventory.damage", forbidden)
+    first, second = await disk(job)
+    assert "cannot be read" in first.what
+    assert {first.action, second.action} == {"look at the rights of the folder"}
 
 
 async def test_what_is_being_fetched_is_no_finding(job: Job) -> None:
