@@ -14,7 +14,7 @@ def in_force(settings: Settings, *, record: str, schema: str) -> dict[str, Any]:
         "version": __version__,
         "record": record,
         "schema": schema,
-        "stack": fragalysis.url,
+        "fragalysis": fragalysis.url,
         "signed_in": bool(fragalysis.token.get_secret_value()),
         "targets": list(fragalysis.targets),
         "exclude": list(fragalysis.exclude),

@@ -21,6 +21,7 @@ def test_looking_changes_nothing_and_says_everything(desk: Workplace) -> None:
     done = desk.call("once")
     (line,) = [one for one in map(json.loads, done.stderr.splitlines()) if one["event"] == "settings_in_force"]
     assert (line["version"], line["schema"], line["targets"]) == (__version__, "0001", ["A71EV2A"])
+    assert line["fragalysis"] == desk.settings["fragalysis"]["stack"]
     assert (line["buys"], line["notify"], line["downloads"], line["scan"]) == (True, 0, None, "every 15m")
     assert desk.settings["molecule_one"]["token"] not in done.stderr
 
