@@ -5,14 +5,18 @@ import csv
 import gzip
 import io
 import json
+import logging
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,12 @@ import pytest
 import structlog
 
 from tests.support.pipeline import Job, world
-from tests.support.process import COMMAND, Served, Workplace, environment
-from watcher import chemistry
+from tests.support.process import Served, Workplace, environment
+from watcher import chemistry, log
+from watcher.cli.output import clean
 from watcher.pipeline.uploads import label_of
-from watcher.sandbox import Sandbox
-from watcher.settings import HttpSettings
+from watcher.sandbox import Fault, Sandbox
+from watcher.settings import HttpSettings, LogSettings
 from watcher.store.schema import Condition, Target
 
 pytestmark = pytest.mark.slow
@@ -273,39 +278,56 @@ def people(sandbox: Sandbox) -> None:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    """The whole job done on these names by the command itself; its commands look at what came of it."""
+def served() -> Iterator[Served]:
     with Served(build_polls=0, catalogue=None, age="2026") as served:
         served.do(people)
-        place = Workplace(tmp_path_factory.mktemp("hostile"), served)
-        place.set("download", enabled=True)
-        done = place.call("once", "--timeout", "50s", exit_code=None)
-        (place.folder / "log").write_text(done.stderr, encoding="utf-8")
-        assert set(served.purchases.values()) == {1}
-        assert len(served.purchases) == len(NAMES)
-        yield place
+        yield served
 
 
-def on_a_terminal(place: Workplace, *arguments: str) -> str:
-    """What a command writes to a terminal."""
+@pytest.fixture(scope="module")
+def workplace(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The whole job done on these names by the command itself; its commands look at what came of it."""
+    place = Workplace(tmp_path_factory.mktemp("hostile"), served)
+    place.set("download", enabled=True)
+    done = place.call("once", "--timeout", "50s", exit_code=None)
+    (place.folder / "log").write_text(done.stderr, encoding="utf-8")
+    assert set(served.purchases.values()) == {1}
+    assert len(served.purchases) == len(NAMES)
+    return place
+
+
+_CALLS = """
+import json, os
+from watcher.cli import app
+for columns, arguments in json.load(open("calls.json")):
+    os.environ["COLUMNS"] = str(columns)
+    try:
+        app(arguments)
+    except SystemExit as ended:
+        print(f"{chr(10)}ended with {ended.code}", flush=True)
+"""
+
+
+def shown_by(
+    place: Workplace, calls: Sequence[tuple[int, Sequence[str]]], *, on_a_terminal: bool
+) -> list[tuple[int, str]]:
+    """Exit code of each command, and what it shows. All run in one process, which saves starting many."""
     place.configure()
-    ours, theirs = pty.openpty()
+    (place.folder / "calls.json").write_text(json.dumps(calls), encoding="utf-8")
+    ours, theirs = pty.openpty() if on_a_terminal else os.pipe()
     process = subprocess.Popen(
-        [*COMMAND, *arguments], cwd=place.folder, env=environment({"TERM": "xterm"}), stdout=theirs, stderr=theirs
-    )
+        [sys.executable, "-c", _CALLS],
+        cwd=place.folder, env=environment({"TERM": "xterm"}), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
     os.close(theirs)
     seen = b""
-    while True:
-        try:
-            piece = os.read(ours, 2**16)
-        except OSError:
-            break
-        if not piece:
-            break
-        seen += piece
+    with suppress(OSError):  # what a terminal says at its end
+        while piece := os.read(ours, 2**16):
+            seen += piece
     os.close(ours)
-    assert process.wait(60) in (0, 3)
-    return seen.decode("utf-8")
+    assert process.wait(60) == 0, seen[-2000:]
+    *pieces, _ = re.split(r"\r?\nended with (\d+)\r?\n", seen.decode("utf-8"))
+    return list(zip(map(int, pieces[1::2]), pieces[::2], strict=True))
 
 
 def harmless(text: str) -> bool:
@@ -337,13 +359,50 @@ def test_every_line_of_the_log_is_one_document(workplace: Workplace) -> None:
     assert "Traceback" not in "".join(lines)
 
 
-@pytest.mark.parametrize("arguments", [("status",), pytest.param(("plan",), marks=pytest.mark.slow)])
-def test_a_terminal_shows_names_and_obeys_none(workplace: Workplace, arguments: tuple[str, ...]) -> None:
-    shown = on_a_terminal(workplace, *arguments)
-    assert harmless(shown)
-    assert "[bold red]loud" in shown.replace("\r\n", "") or "bold" in shown
-    piped = workplace.call(*arguments).stdout
-    assert harmless(piped)
+TURNED, MOVING, BROKEN = "\u202egnp.exe\u2066", "\x1b[2J\x1b]0;owned\x07\x1b[31mred", "line\nbreak\r\nSet-Cookie: a=b"
+ESCAPED = [name for name in NAMES if clean(name) != name]
+LISTS = (["status"], ["plan"], ["targets"], ["uploads"])
+NARROW, WIDE = 40, 200
+"""A table whose headers do not fit is a list of its cells."""
+CALLS = (
+    *((WIDE, command, [TURNED, MOVING]) for command in LISTS),
+    *((NARROW, command, NAMES) for command in LISTS),
+    *((NARROW, ["history", "--", name], [name]) for name in ESCAPED),
+    *((NARROW, ["approve", "--", name], [name]) for name in ESCAPED),
+    (NARROW, ["batches", "list"], []),
+    (NARROW, ["batches", "show", "1"], []),
+    (NARROW, ["export"], []),
+    (NARROW, ["db", "check"], [TURNED]),
+    (NARROW, ["retry"], [MOVING, BROKEN]),
+)
+"""How wide the terminal is, a command, and names that it shows."""
+
+
+@pytest.mark.parametrize("on_a_terminal", [True, False])
+def test_people_are_shown_names_and_no_terminal_obeys_one(
+    workplace: Workplace, served: Served, tmp_path: Path, on_a_terminal: bool
+) -> None:
+    place = copy(workplace)
+    place.folder = tmp_path / "copy"
+    without = shutil.ignore_patterns("files")  # which `db check` has to say
+    shutil.copytree(workplace.folder, place.folder, symlinks=True, ignore=without)
+    said = {"message": f"{TURNED}{MOVING}{BROKEN}"}
+    refusals = [
+        Fault("fragalysis", "status", {"path": "^/api/targets/"}, status=400, body=said),
+        Fault("molecule_one", "status", status=400, body=said),
+    ]
+    served.do(lambda sandbox: [sandbox.add_fault(fault) for fault in refusals])
+    calls = [(NARROW, ["check"], ["Set-Cookie"]), *CALLS]  # first: it is refused
+    found = shown_by(place, [(columns, command) for columns, command, _ in calls], on_a_terminal=on_a_terminal)
+    for (_, command, names), (code, shown) in zip(calls, found, strict=True):
+        assert code in (0, 1, 3), command
+        assert [name for name in names if clean(name) not in shown] == [], command
+        if command != ["export"]:  # which quotes what a cell holds
+            assert not re.search(r"^\W*(break|Set-Cookie)", shown, re.MULTILINE), command
+        elif not on_a_terminal:
+            continue
+        assert harmless(shown), command
+    assert [fault.hits for fault in refusals] == [1, 1]
 
 
 def test_no_cell_of_the_table_is_a_formula(workplace: Workplace) -> None:
@@ -357,10 +416,31 @@ def test_no_cell_of_the_table_is_a_formula(workplace: Workplace) -> None:
     lines = workplace.call("export", "--format", "jsonl").stdout.split("\n")
     exported = {json.loads(line)["target"] for line in lines if line}
     assert len(exported) == len(NAMES), "each as it is, none lost"
-    assert harmless(on_a_terminal(workplace, "export").replace("\r\n", "\n"))
 
 
-async def test_conditions_about_such_targets_fit_any_database(tmp_path: Path) -> None:
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """Shows the log, without colours; what that does to the logs of the process is undone."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    root, stream = logging.getLogger(), Terminal()
+    handlers, level = root.handlers[:], root.level
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    log.configure(LogSettings(level="debug"), secrets=[], stream=stream)
+    yield stream
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+async def test_conditions_about_such_targets_fit_any_database_and_any_terminal(
+    tmp_path: Path, terminal: Terminal
+) -> None:
     """PostgreSQL cannot index a text of more than 2700 bytes."""
     async with world(tmp_path, empty=True) as job:
         assert isinstance(job, Job)
@@ -378,3 +458,7 @@ async def test_conditions_about_such_targets_fit_any_database(tmp_path: Path) ->
             target.vanished = False
         await job.once()
         assert await job.conditions() == {}
+    shown = terminal.getvalue()
+    assert all(words in shown for words in ("condition_opened", "gnp.exe", "owned", "Set-Cookie"))
+    assert harmless(shown)
+    assert [line for line in shown.splitlines() if not re.match(r"20\d\d-\d\d-\d\dT[0-9:]+Z ", line)] == []

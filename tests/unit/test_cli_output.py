@@ -79,9 +79,9 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_nothing_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
-    say("a\x1b[2Jb\rc\u202e", bold=True)
+    say("a\x1b[2Jb\rc\u202e\nd", bold=True)
     table(("name",), [["[bold]\x1b]0;title\x07"]])
-    assert capsys.readouterr().out == "a\\x1b[2Jb\\rc\\u202e\nname\n[bold]\\x1b]0;title\\x07\n"
+    assert capsys.readouterr().out == "a\\x1b[2Jb\\rc\\u202e\\nd\nname\n[bold]\\x1b]0;title\\x07\n"
     assert clean("half \ud800") == "half \\ud800"
 
 

@@ -175,7 +175,7 @@ async def _notify(settings: "Settings") -> Verdict:
     try:
         await check_urls(settings.notify, Notifier(settings.http))
     except SettingsError as error:
-        return str(error), "write it as the documentation of Apprise says for this service"
+        return str(error).replace("\n", "; "), "write it as the documentation of Apprise says for this service"
     except Failure as failure:
         return failure.message, failure.action or "look at the memory and processes of this machine"
     return f"{len(settings.notify.urls)} URLs that Apprise can use; `watcher notify test` sends something", ""

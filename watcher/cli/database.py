@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from watcher.cli.common import AsJson, log_quietly, now, record, settings_of
-from watcher.cli.output import UsageProblem, clean, counted, say, say_json, size
+from watcher.cli.output import UsageProblem, counted, say, say_json, size
 from watcher.errors import WatcherError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
         say_json([{"where": one.where, "what": one.what, "action": one.action} for one in findings])
     else:
         for one in findings:
-            say(f"wrong: {clean(one.where)}: {clean(one.what)}; what to do: {clean(one.action)}")
+            say(f"wrong: {one.where}: {one.what}; what to do: {one.action}")
         if findings:
             say(f"{counted(len(findings), 'finding')}. Make a copy with `watcher db backup FILE` before any change.")
         else:

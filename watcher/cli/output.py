@@ -30,15 +30,15 @@ def on_terminal(stream: TextIO | None = None) -> bool:
 
 
 def say(text: str = "", *, bold: bool = False, error: bool = False) -> None:
-    """Print one line; a line break within the text begins another one."""
+    """Print one line; no name within the text begins another one."""
     stream = sys.stderr if error else sys.stdout
-    lines = "\n".join(clean(line) for line in text.split("\n"))
+    line = clean(text)
     if bold and on_terminal(stream) and not os.environ.get("NO_COLOR"):
-        lines = f"\033[1m{lines}\033[0m"
+        line = f"\033[1m{line}\033[0m"
     try:
-        print(lines, file=stream)
+        print(line, file=stream)
     except UnicodeEncodeError:
-        print(lines.encode("ascii", "backslashreplace").decode(), file=stream)
+        print(line.encode("ascii", "backslashreplace").decode(), file=stream)
 
 
 def say_json(document: object) -> None:
@@ -126,7 +126,10 @@ def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]], numbers:
     console = Console(highlight=False)
     if sum(len(header) + 2 for header in headers) > console.width:  # not even the headers fit: a line for each cell
         for row in cells:
-            say("\n".join(f"{header}: {cell}" for header, cell in zip(headers, row, strict=True) if cell) + "\n")
+            for header, cell in zip(headers, row, strict=True):
+                if cell:
+                    say(f"{header}: {cell}")
+            say()
         return
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for place, header in enumerate(headers):

@@ -89,7 +89,9 @@ def _introduce(servers: "Sandbox", *, as_json: bool) -> None:
             }
         )
     else:
-        say(_TEXT.format(fragalysis=fragalysis, molecule_one=molecule_one, routes=_routes()))
+        text = _TEXT.format(fragalysis=fragalysis, molecule_one=molecule_one, routes=_routes())
+        for line in text.split("\n"):
+            say(line)
     sys.stdout.flush()
 
 
