@@ -6,16 +6,13 @@ import gzip
 import io
 import json
 import logging
-import os
-import pty
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ import pytest
 import structlog
 
 from tests.support.pipeline import Job, world
-from tests.support.process import Served, Workplace, environment
+from tests.support.process import Served, Workplace, environment, shown_by
 from watcher import chemistry, log
 from watcher.cli.output import clean
 from watcher.pipeline.uploads import label_of
@@ -294,40 +291,6 @@ def workplace(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Workp
     assert set(served.purchases.values()) == {1}
     assert len(served.purchases) == len(NAMES)
     return place
-
-
-_CALLS = """
-import json, os
-from watcher.cli import app
-for columns, arguments in json.load(open("calls.json")):
-    os.environ["COLUMNS"] = str(columns)
-    try:
-        app(arguments)
-    except SystemExit as ended:
-        print(f"{chr(10)}ended with {ended.code}", flush=True)
-"""
-
-
-def shown_by(
-    place: Workplace, calls: Sequence[tuple[int, Sequence[str]]], *, on_a_terminal: bool
-) -> list[tuple[int, str]]:
-    """Exit code of each command, and what it shows. All run in one process, which saves starting many."""
-    place.configure()
-    (place.folder / "calls.json").write_text(json.dumps(calls), encoding="utf-8")
-    ours, theirs = pty.openpty() if on_a_terminal else os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CALLS],
-        cwd=place.folder, env=environment({"TERM": "xterm"}), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    seen = b""
-    with suppress(OSError):  # what a terminal says at its end
-        while piece := os.read(ours, 2**16):
-            seen += piece
-    os.close(ours)
-    assert process.wait(60) == 0, seen[-2000:]
-    *pieces, _ = re.split(r"\r?\nended with (\d+)\r?\n", seen.decode("utf-8"))
-    return list(zip(map(int, pieces[1::2]), pieces[::2], strict=True))
 
 
 def harmless(text: str) -> bool:
