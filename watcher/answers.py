@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 from watcher.errors import AuthFailure, Failure, Invalid, Transient
 
 T = TypeVar("T")
-_MAX_RETRY_AFTER = timedelta(days=1)
+MAX_RETRY_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
             wait = parsedate_to_datetime(value) - now
         except (TypeError, ValueError, OverflowError):
             return None
-    return max(timedelta(), min(wait, _MAX_RETRY_AFTER))
+    return max(timedelta(), min(wait, MAX_RETRY_AFTER))
 
 
 def _page_title(body: bytes) -> str:

@@ -1,6 +1,6 @@
 """The clock of the machine is set back: no limit is passed, nothing waits an hour longer, nothing is due for ever."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import structlog
 
 from tests.integration.test_stages_purchases import approve
 from tests.support.pipeline import A, Job, JobClock, world
+from watcher.store import targets
 from watcher.store.engine import RecordUnavailable
 
 pytestmark = pytest.mark.slow
@@ -24,22 +25,32 @@ class SetBack(JobClock):
     def __init__(self) -> None:
         super().__init__()
         self.offset = timedelta()
+        self.steps = 0
 
     def now(self) -> datetime:
         return super().now() + self.offset
 
 
 @pytest.fixture
-async def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Job]:
+def logs() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as logs:
+        yield logs
+
+
+@pytest.fixture
+async def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[Any]) -> AsyncIterator[Job]:
     monkeypatch.setattr("tests.support.pipeline.JobClock", SetBack)
     async with world(tmp_path) as job:
         job.set("download", enabled=False)
         yield job
+        assert isinstance(job.clock, SetBack)
+        assert told(logs, "clock_set_back") == job.clock.steps, "said once for each time"
 
 
 def set_back(job: Job, by: timedelta = HOUR) -> None:
     assert isinstance(job.clock, SetBack)
     job.clock.offset -= by
+    job.clock.steps += 1
 
 
 def told(logs: list[Any], name: str) -> int:
@@ -50,19 +61,17 @@ def told(logs: list[Any], name: str) -> int:
 async def test_what_is_due_comes_when_it_would_have_come(job: Job) -> None:
     job.sandbox.molecule_one.pace.seconds_per_molecule = 100.0
     job.sandbox.molecule_one.pace.parallel = 1
-    with structlog.testing.capture_logs() as logs:
-        async with job.run() as runner:
-            await runner.scan.request()
-            while not job.posts():
-                await runner.turn()
-                await runner.idle()
-            set_back(job)
-            started = job.clock.monotonic()
-            await job.again(runner)
+    async with job.run() as runner:
+        await runner.scan.request()
+        while not job.posts():
+            await runner.turn()
+            await runner.idle()
+        set_back(job)
+        started = job.clock.monotonic()
+        await job.again(runner)
     assert job.clock.monotonic() - started < 600
     assert job.bought == ALL
     assert {row.disposition for row in await job.rows()} == {"scored"}
-    assert told(logs, "clock_set_back") == 1
 
 
 @pytest.mark.parametrize("failing", ["status", "close_before_answer"])
@@ -160,5 +169,55 @@ async def test_a_start_after_the_clock_was_set_back(job: Job) -> None:
     set_back(job)
     job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
     await job.once()
+    await job.once()
     assert job.bought == {**ALL, "CCC": 1}
     assert await job.conditions() == {}
+
+
+@pytest.mark.parametrize(
+    ("ahead", "shown_by"), [(timedelta(hours=3), "the last scan"), (timedelta(days=5), "what is due too late")]
+)
+async def test_a_clock_that_was_ahead_until_the_program_ended(job: Job, ahead: timedelta, shown_by: str) -> None:
+    """A batch that is scored, one that is in doubt, and a service that asked for a pause: none waits for that time."""
+    job.set("molecule_one", batch_size=2)
+    job.sandbox.molecule_one.pace.seconds_per_molecule = 3600.0
+    job.sandbox.molecule_one.listing.lag = 10**6
+    job.fault("molecule_one", "close_after", method="POST", times=1)
+    async with job.run() as runner:
+        await runner.scan.request()
+        while job.posts() < 2:
+            await runner.turn()
+            await runner.idle()
+        job.fault("fragalysis", "status", times=None, status=503, headers={"Retry-After": "3600"})
+        while "fragalysis: unreachable" not in await job.conditions():
+            await runner.request_scan()
+            await runner.idle()
+        assert {one.state for one in await job.batches()} == {"submitted", "unconfirmed"}
+        if shown_by != "the last scan":
+            assert job.program is not None
+            async with job.program.context.store.write() as session:
+                (await targets.instance(session)).last_scan_at = job.clock.now() - 2 * ahead
+    set_back(job, ahead)
+    async with job.run():
+        pass  # the next start finds all in order, and says nothing
+    job.sandbox.clear_faults()
+    job.sandbox.molecule_one.pace.seconds_per_molecule = 0.0
+    job.sandbox.molecule_one.listing.lag = 0
+    started = job.clock.monotonic()
+    await job.once()
+    assert job.clock.monotonic() - started < 60
+    assert job.bought == ALL
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+    assert await job.conditions() == {}
+
+
+@pytest.mark.parametrize("settle", ["10m", "9d"])
+async def test_a_clock_that_is_right_is_not_doubted(job: Job, settle: str) -> None:
+    """Whatever the settings, or a server, put off; nothing is said of the clock."""
+    job.set("fragalysis", settle=settle)
+    job.fault("molecule_one", "status", method="GET", times=None, status=503, headers={"Retry-After": "86400"})
+    await job.once()
+    before = [one.settle_due_at for one in await job.uploads()]
+    await job.once()
+    assert None not in before
+    assert [one.settle_due_at for one in await job.uploads()] == before

@@ -5,10 +5,12 @@ from random import Random
 
 import structlog
 
+from watcher.answers import MAX_RETRY_AFTER
 from watcher.clock import Clock
 from watcher.errors import Failure
 from watcher.pipeline.failures import backoff
-from watcher.store.due import bring_forward
+from watcher.settings import Settings
+from watcher.store.due import bring_forward, was_ahead
 from watcher.store.engine import Store
 
 _log = structlog.get_logger(__name__)
@@ -17,6 +19,17 @@ _RELAPSE_S = 60.0
 """An outage that comes back sooner goes on with its longer waits: a nearly full disk takes one change and not two."""
 _SET_BACK = timedelta(minutes=1)
 """Smaller steps of the clock make no difference to any wait."""
+
+
+def longest_wait(settings: Settings) -> timedelta:
+    """Return the longest time for which anything is put off: a server may ask for a day, people for what they like."""
+    return max(
+        MAX_RETRY_AFTER,
+        settings.fragalysis.settle,
+        settings.molecule_one.poll_interval,
+        settings.molecule_one.unconfirmed_window,
+        settings.notify.patience,
+    )
 
 
 class Outage:
@@ -79,6 +92,20 @@ class ClockWatch:
         back = seen + timedelta(seconds=monotonic - then) - now
         return back if back > _SET_BACK else timedelta()
 
+    async def look_at_record(self, store: Store, longest: timedelta) -> None:
+        """At the start, let all be due now if the clock was ahead before and was put right while nothing ran.
+
+        How far is not known for sure, and to look too early costs one question. Raises RecordUnavailable.
+        """
+        now = self._clock.now()
+        async with store.read() as session:
+            back = await was_ahead(session, longest=longest, now=now)
+        if back <= _SET_BACK:
+            return
+        async with store.write() as session:
+            moved = await bring_forward(session, by=None, now=now)
+        _say_set_back(back, moved)
+
     async def look(self, store: Store) -> None:
         """Bring forward what the record says to be due, if the clock was set back. Raises RecordUnavailable."""
         before = self._seen
@@ -90,4 +117,8 @@ class ClockWatch:
         except BaseException:
             self._seen = before  # noticed again the next time
             raise
-        _log.warning("clock_set_back", seconds=round(back.total_seconds()), brought_forward=moved)
+        _say_set_back(back, moved)
+
+
+def _say_set_back(back: timedelta, moved: int) -> None:
+    _log.warning("clock_set_back", seconds=round(back.total_seconds()), brought_forward=moved)

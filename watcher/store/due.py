@@ -1,10 +1,11 @@
-"""Moments at which something is due, after the clock was set back."""
+"""Moments at which something is due, after the clock was set back: what shows it, and what follows."""
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from watcher.store import targets
 from watcher.store.schema import Batch, Condition, Instance, Outbox, Upload
 
 _DUE = (
@@ -18,15 +19,30 @@ _DUE = (
 )
 
 
-async def bring_forward(session: AsyncSession, *, by: timedelta, now: datetime) -> int:
-    """Let everything that lies ahead be due so much earlier; returns how many moments were moved.
+async def was_ahead(session: AsyncSession, *, longest: timedelta, now: datetime) -> timedelta:
+    """Return how far, at least, the clock was ahead when the record was written; not positive when nothing shows it.
+
+    No scan can have ended later than now, and nothing is ever put off for more than `longest`.
+    """
+    latest = [await session.scalar(select(func.max(column))) for column in _DUE]
+    known = [moment - longest for moment in latest if moment is not None]
+    if (last_scan_at := (await targets.instance(session)).last_scan_at) is not None:
+        known.append(last_scan_at)
+    return max((moment - now for moment in known), default=timedelta())
+
+
+async def bring_forward(session: AsyncSession, *, by: timedelta | None, now: datetime) -> int:
+    """Let everything that lies ahead be due so much earlier, or now for None; returns how many moments were moved.
 
     Moments in the past stay what they are: facts.
     """
     moved = 0
     for column in _DUE:
         for row in await session.scalars(select(column.class_).where(column > now)):
-            setattr(row, column.key, max(now, getattr(row, column.key) - by))
+            setattr(row, column.key, now if by is None else max(now, getattr(row, column.key) - by))
             moved += 1
+    instance = await targets.instance(session)
+    if instance.last_scan_at is not None and instance.last_scan_at > now:
+        instance.last_scan_at = now
     await session.flush()
     return moved
