@@ -5,7 +5,8 @@
 
 The child is started when it is first needed and let go when idle, since RDKit holds about 130 MB. It has no memory, so
 it is simply killed. A molecule is blamed only after it ended two children, the second one alone, and a third child has
-answered a harmless probe: everything else is the machine's fault and says so with `ChemistryUnavailable`.
+answered a harmless probe: everything else is the machine's fault and says so with `ChemistryUnavailable`. Each child
+that ends in its work, or while it waits for some, is told of in the log.
 """
 
 import asyncio
@@ -18,11 +19,13 @@ from contextlib import suppress
 from typing import Any, Self, cast
 
 import msgspec
+import structlog
 
 from watcher.chemistry import Identity, Rejection, Reply
 from watcher.child import environment
 from watcher.errors import Ours
 
+_log = structlog.get_logger(__name__)
 _CHUNK = 100  # requests under way at once: enough to keep the child busy, little to send again when it dies
 _GRACE = 5.0  # seconds that we wait longer than the child's own alarm, for a child that is stopped or starved
 _STARTS = 3  # attempts, within `start_timeout`
@@ -125,7 +128,9 @@ class Chemistry:
                         suspect = False
                     except _ChildLostError as lost:
                         await self._drop()
-                        if not (suspect and len(results) == answered):
+                        blamed = suspect and len(results) == answered
+                        self._say_lost(str(lost), blamed=blamed)
+                        if not blamed:
                             suspect = True
                             continue
                         await self._running()  # it answers the probe: the fault is not the machine's
@@ -150,6 +155,8 @@ class Chemistry:
             self._idle.cancel()
         if self._child and self._child.usable:
             return self._child
+        if self._child and not self._child.killed:
+            self._say_lost(self._child.words, blamed=False)
         words = "no start was tried"
         try:
             async with asyncio.timeout(self._start_timeout):
@@ -175,6 +182,15 @@ class Chemistry:
         if not isinstance(probed := await self._child.receive(0, self._start_timeout), Identity | Rejection):
             raise _ChildLostError(f"the probe was answered with {probed!r}")
         return self._child
+
+    def _say_lost(self, reason: str, *, blamed: bool) -> None:
+        """Say once of a child that it ended, and not by our will."""
+        if self._closed:
+            return
+        action = "nothing: another is started, and asked what this one has not answered"
+        if blamed:
+            action = "nothing: if another works, the molecule that ended two of them is rejected, and the others go on"
+        _log.warning("chemistry_process_lost", reason=reason, action=action)
 
     def _rest(self) -> None:
         self._idle = asyncio.get_running_loop().call_later(self._idle_timeout, self._let_go)
@@ -204,7 +220,7 @@ class _Child(asyncio.SubprocessProtocol):
         self._lines: asyncio.Queue[bytes] = asyncio.Queue()  # an empty one: there will be no more
         self._partial = bytearray()
         self._stderr = bytearray()
-        self._killed = False
+        self.killed = False
         self._transport: asyncio.SubprocessTransport
 
     @property
@@ -213,14 +229,14 @@ class _Child(asyncio.SubprocessProtocol):
 
     @property
     def usable(self) -> bool:
-        return not self._killed and self._transport.get_returncode() is None
+        return not self.killed and self._transport.get_returncode() is None
 
     @property
     def words(self) -> str:
         """How it ended, and its last words."""
         status = self._transport.get_returncode()
         if status is None:
-            ending = "killed" if self._killed else "alive"
+            ending = "killed" if self.killed else "alive"
         elif status == -signal.SIGALRM:
             ending = "out of time"
         else:
@@ -256,7 +272,7 @@ class _Child(asyncio.SubprocessProtocol):
     def kill(self) -> None:
         """Kill it; `ended` follows. Not by the transport, which would first reap a child that has just died."""
         if self.usable:
-            self._killed = True
+            self.killed = True
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from watcher import chemistry_process, child
 from watcher.chemistry import Identity, Rejection, identify, version
@@ -103,6 +105,12 @@ def command(notes: Path) -> list[str]:
     return [sys.executable, str(notes / "child.py"), str(notes)]
 
 
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    with capture_logs() as logs:
+        yield logs
+
+
 def starts(notes: Path) -> int:
     return len((notes / "starts").read_text().splitlines())
 
@@ -184,7 +192,7 @@ async def test_noise_does_not_reach_the_records(command: list[str], notes: Path)
     assert starts(notes) == 1
 
 
-async def test_child_is_let_go_when_idle_and_started_again(command: list[str], notes: Path) -> None:
+async def test_child_is_let_go_when_idle_and_started_again(command: list[str], notes: Path, logs: list[Any]) -> None:
     async with Chemistry(command=command, idle_timeout=0.05) as chemistry:
         await chemistry.identify(["CCO"])
         first = chemistry.pid
@@ -193,6 +201,7 @@ async def test_child_is_let_go_when_idle_and_started_again(command: list[str], n
         assert chemistry.pid is None
         assert await chemistry.identify(["CCO"]) == [identify("CCO")]
         assert starts(notes) == 2
+    assert logs == []
 
 
 async def test_child_inherits_neither_secrets_nor_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -232,7 +241,7 @@ async def test_nothing_is_left_behind(command: list[str]) -> None:
     [("CRASH", "signal 11, Segmentation fault", 60), ("HANG", "out of time", 1), ("MEMORY", "MemoryError", 60)],
 )
 async def test_culprit_alone_is_rejected(
-    command: list[str], notes: Path, culprit: str, words: str, timeout: float
+    command: list[str], notes: Path, culprit: str, words: str, timeout: float, logs: list[Any]
 ) -> None:
     raws = ["CC", "CCC", culprit, "CCCC", culprit, "CCCCC"]
     async with Chemistry(command=command, molecule_timeout=timeout) as chemistry:
@@ -243,6 +252,8 @@ async def test_culprit_alone_is_rejected(
         else:
             assert verdict == identify(raw)
     assert starts(notes) == 5
+    assert ["is rejected" in one["action"] for one in logs] == 2 * [False, True], "each end is said, and what follows"
+    assert all(words in one["reason"] for one in logs)
 
 
 async def test_silence_is_noticed_without_the_childs_alarm(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,15 +280,19 @@ async def test_unencodable_answer_is_a_lost_child(command: list[str]) -> None:
 # --- operators and machines misbehave ---------------------------------------------------------------------------------
 
 
-async def test_killed_while_idle(command: list[str]) -> None:
+async def test_killed_while_idle(command: list[str], logs: list[Any]) -> None:
     async with Chemistry(command=command) as chemistry:
-        await chemistry.version()
-        assert chemistry.pid
-        os.kill(chemistry.pid, signal.SIGKILL)
-        assert await chemistry.identify(["CCO", "CC"]) == [identify("CCO"), identify("CC")]
+        for is_noticed in (False, True):
+            await chemistry.version()
+            assert chemistry.pid
+            os.kill(chemistry.pid, signal.SIGKILL)
+            if is_noticed:
+                await until(lambda: chemistry.pid is None)
+            assert await chemistry.identify(["CCO", "CC"]) == [identify("CCO"), identify("CC")]
+    assert [one["reason"] for one in logs] == 2 * ["signal 9, Killed"]
 
 
-async def test_killed_while_busy(command: list[str], notes: Path) -> None:
+async def test_killed_while_busy(command: list[str], notes: Path, logs: list[Any]) -> None:
     raws = ["CC"] * 50 + ["WAIT"] + ["CCC"] * 150
     async with Chemistry(command=command, molecule_timeout=60) as chemistry:
         call = asyncio.create_task(chemistry.identify(raws))
@@ -287,6 +302,7 @@ async def test_killed_while_busy(command: list[str], notes: Path) -> None:
         os.kill(chemistry.pid, signal.SIGKILL)
         verdicts = await call
     assert verdicts == [identify("CC")] * 50 + [identify("CCO")] + [identify("CCC")] * 150
+    assert [one["reason"] for one in logs] == ["signal 9, Killed"]
 
 
 async def test_signals_for_the_parent_do_not_end_the_child(command: list[str], notes: Path) -> None:
@@ -359,13 +375,14 @@ async def test_cancelled_start_leaves_the_object_usable(command: list[str], note
         assert await chemistry.version() == version(1000)
 
 
-async def test_closing_does_not_wait_for_a_call(command: list[str], notes: Path) -> None:
+async def test_closing_does_not_wait_for_a_call(command: list[str], notes: Path, logs: list[Any]) -> None:
     chemistry = Chemistry(command=command, molecule_timeout=300)
     call = asyncio.create_task(chemistry.identify(["HANG"]))
     await until((notes / "busy").exists)
     await chemistry.aclose()
     with pytest.raises(ChemistryUnavailable, match="closed"):
         await call
+    assert logs == []
 
 
 @pytest.mark.parametrize("raw", ["HANG", "CCO"], ids=["busy", "idle"])

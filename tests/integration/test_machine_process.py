@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.support.pipeline import world
+from tests.support.pipeline import ROWS_A, A, Alias, world
 from tests.support.process import COMMAND, Process, Served, Workplace, eventually
 from watcher import chemistry_process
 from watcher.program import opened
@@ -112,11 +113,12 @@ def test_a_folder_that_may_not_be_written(place: Workplace, served: Served) -> N
 
 
 async def test_the_chemistry_is_killed_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once by somebody, then by a molecule whenever it is asked of it: each end is said, and none follows for ever."""
     killed: list[int] = []
     send = chemistry_process._Child.send
 
     def send_and_die(self: Any, op: str, texts: Any, *more: Any) -> None:
-        if len(texts) > 1 and not killed:
+        if (len(texts) > 1 and not killed) or "CCC" in texts:
             killed.append(self.pid)
             os.kill(self.pid, signal.SIGKILL)
         send(self, op, texts, *more)
@@ -124,9 +126,20 @@ async def test_the_chemistry_is_killed_in_the_middle(tmp_path: Path, monkeypatch
     monkeypatch.setattr(chemistry_process._Child, "send", send_and_die)
     async with world(tmp_path) as job:
         job.set("download", enabled=False)
-        async with opened(job.settings, "once", clock=job.clock) as program:
-            job.clock.runner = program.runner
-            await job.again(program.runner)
-        assert killed
-        assert job.bought == {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+        with capture_logs() as logs:
+            async with opened(job.settings, "once", clock=job.clock) as program:
+                job.clock.runner = program.runner
+                await job.again(program.runner)
+                assert len(killed) == 1
+                job.sandbox.fragalysis.add_upload(*A, [*ROWS_A, ("A0400a", "CCC", "Z9"), ("A0401a", "CCCC", "Z8")])
+                for _ in range(2):
+                    await job.again(program.runner)
+                    await job.later(program.runner, minutes=20)
+        assert job.bought == {"CCO": 1, "CCN": 1, "c1ccccc1": 1, "CCCC": 1}
         assert await job.conditions() == {}
+        assert [one.reason for one in await job.all(Alias) if one.raw == "CCC"] == ["unparsable"]
+    said = [one for one in logs if one["event"] == "chemistry_process_lost"]
+    assert [(one["log_level"], one["reason"]) for one in said] == 3 * [("warning", "signal 9, Killed")]
+    assert ["another is started" in one["action"] for one in said] == [True, True, False]
+    assert ["is rejected" in one["action"] for one in said] == [False, False, True]
+    assert len(killed) == 3
