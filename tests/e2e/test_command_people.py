@@ -132,7 +132,7 @@ def test_a_doubtful_batch_is_adopted(desk: Workplace, served: Served) -> None:
     batch = doubtful_batch(desk, served)
     (remote,) = served.do(lambda sandbox: [booking.batch_id for booking in sandbox.molecule_one.ledger.batches])
     desk.call("batches", "adopt", str(batch + 1), remote, exit_code=2)
-    desk.call("batches", "adopt", str(batch), remote)
+    desk.call("batches", "adopt", str(batch), f" {remote} ")  # as it is copied from a web page
     refused = desk.call("batches", "release", str(batch), exit_code=1)
     assert f"batch {batch} is submitted" in refused.stderr
     shown = desk.json("batches", "show", str(batch))

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockbuster import BlockBuster
 
 from tests.support.pipeline import A, B, Job, world
+from watcher.cli import batches as cli
 from watcher.pipeline.submit import Submit
 from watcher.sandbox.ledger import Booking
 from watcher.store import batches
@@ -140,6 +142,28 @@ async def test_a_batch_that_the_service_forgets_is_lost_and_never_bought_again(j
         await job.later(runner, hours=2)
     assert await states(job) == ["collected"]
     assert (job.bought, await job.conditions()) == (ALL, {})
+
+
+async def test_a_lost_batch_is_taken_up_under_another_id(
+    job: Job, blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "now", job.clock.now)
+    blockbuster.functions["os.stat"].can_block_in("watcher/cli/common.py", "record")  # it has a process of its own
+    async with job.run() as runner:
+        await job.again(runner)
+        assert job.program is not None
+        async with job.program.context.store.write() as session:
+            batch = await batches.get(session, 1)
+            batch.state, old = "lost", batch.remote_id
+    held = job.sandbox.molecule_one.batches._batches
+    held["new-id"] = held.pop(str(old))
+    held["new-id"].id = "new-id"
+    await cli._adopt(job.settings, 1, "new-id")
+    (batch,) = await job.batches()
+    assert (batch.state, batch.remote_id) == ("submitted", "new-id")
+    assert f"as new-id, and not as {old}" in str(batch.reason)
+    await job.once()
+    assert (await states(job), job.posts()) == (["collected"], 1)
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def adopt(
     """
     settings = settings_of(context)
     log_quietly(settings)
+    remote_id = remote_id.strip()
     asyncio.run(_adopt(settings, batch_id, remote_id))
     say(f"Batch {batch_id} is submitted, as {remote_id}. Its results are collected next.")
 
@@ -136,7 +137,7 @@ async def _adopt(settings: "Settings", batch_id: int, remote_id: str) -> None:
     from watcher.store.engine import Conflict
     from watcher.store.lookups import batch_of_remote_id
 
-    if not remote_id.strip() or not remote_id.isprintable():
+    if not remote_id or not remote_id.isprintable():
         raise UsageProblem("REMOTE_ID must be the id that Molecule.one shows for the batch")
     try:
         async with record(settings, write=True) as store, store.write() as session:
@@ -145,9 +146,8 @@ async def _adopt(settings: "Settings", batch_id: int, remote_id: str) -> None:
             other = await batch_of_remote_id(session, remote_id)
             if other is not None and other.id != batch.id:
                 raise WatcherError(f"{remote_id} is batch {other.id} already, which is {other.state}")
-            if batch.remote_id not in (None, remote_id):
-                raise WatcherError(f"batch {batch.id} is known to be {batch.remote_id} at the service, not {remote_id}")
-            why = f"{who()} says that the service has it"
+            instead = f", and not as {batch.remote_id}" if batch.remote_id not in (None, remote_id) else ""
+            why = f"{who()} says that the service has it as {remote_id}{instead}"
             await batches.accepted(session, batch, remote_id, due_at=now(), now=now(), why=why, who=who())
             await close_condition(session, f"batch {batch.id}", now=now())
             reach("adopt.recording")
