@@ -71,7 +71,7 @@ async def opened(
             chemistry=await stack.enter_async_context(chemistry),
             notifier=notifier,
         )
-        runner = Runner(context)
+        runner = Runner(context, new_record=upgrade.before is None)
         stack.push_async_callback(runner.stop, settings.daemon.shutdown_timeout)
         await runner.start()
         yield Program(context, runner, lock)

@@ -189,7 +189,7 @@ class MoleculeOneSettings(Section):
     on_unconfirmed: Literal["hold", "resubmit"] = "hold"
     """A purchase whose fate stays unknown: `hold` waits for a person, `resubmit` buys again and may pay twice."""
     unconfirmed_window: PositiveDuration = timedelta(minutes=30)
-    """How long a doubtful purchase is looked for before `on_unconfirmed` applies."""
+    """How long a doubtful purchase is looked for before `on_unconfirmed` applies; v2: a whole list too, at a start."""
     delete_after_collect: bool = False
     """Delete the batch at the service once its results are stored."""
     price_per_compound: OptionalNumber = Field(default=None, ge=0)

@@ -284,6 +284,7 @@ def play(case: Case, folder: Path) -> int:
     with scene(folder, case.version, case.on) as stage:
         if not case.listing:
             stage.served.do(lambda sandbox: setattr(sandbox.molecule_one.listing, "form", "missing"))
+            stage.desk.set("molecule_one", unconfirmed_window="2s")  # so long nothing is sent without the list
         for section, values in case.settings.items():
             stage.desk.set(section, **values)
         doubtful = False

@@ -278,7 +278,44 @@ async def test_without_a_listing_there_is_nothing_to_ask(job: Job, form: Any) ->
     job.set("molecule_one", on_unconfirmed="resubmit")
     async with job.run() as runner:
         await job.later(runner, hours=2)
+        assert job.posts() == 1, "what one look says proves nothing"
+        for _ in range(4):
+            await job.later(runner, minutes=8)
     assert job.bought == ALL
+
+
+@pytest.mark.parametrize("how", [{"form": "data", "limit": 0, "lag": 0}, {"form": "missing"}], ids=["cut", "missing"])
+async def test_only_a_whole_list_at_the_end_proves_an_absence(job: Job, how: dict[str, Any]) -> None:
+    """Whole lists came before, from a service that was slow to list the batch."""
+    job.set("molecule_one", on_unconfirmed="resubmit")
+    listing = job.sandbox.molecule_one.listing
+    listing.lag = 10**6
+    lose_answer(job)
+    async with job.run() as runner:
+        await job.again(runner)
+        for name, value in how.items():
+            setattr(listing, name, value)
+        for _ in range(4):
+            await job.later(runner, minutes=20)
+        assert (await states(job), job.posts()) == (["unconfirmed"], 1)
+        listing.form, listing.limit, listing.lag = "auto", None, 0
+        await job.later(runner, hours=2)
+    assert await states(job) == ["collected"]
+    assert (job.bought, job.posts()) == (ALL, 1)
+
+
+async def test_a_list_that_is_missing_once_releases_nothing(v1: Job) -> None:
+    v1.set("molecule_one", on_unconfirmed="resubmit")
+    listing = v1.sandbox.molecule_one.listing
+    listing.limit = 0
+    lose_answer(v1)
+    async with v1.run() as runner:
+        await v1.again(runner)
+    listing.limit = None
+    v1.fault("molecule_one", "status", CREATE, method="GET", status=404)
+    async with v1.run() as runner:
+        await v1.later(runner, hours=2)
+    assert (await states(v1), v1.bought, v1.posts()) == (["collected"], ALL, 1)
 
 
 async def test_a_first_listing_that_fails_is_waited_for(job: Job) -> None:
@@ -429,6 +466,47 @@ async def test_v1_takes_its_own_batch_and_no_other(v1: Job) -> None:
     assert batch.state == "collected"
     assert batch.remote_id == v1.sandbox.molecule_one.ledger.batches[-1].batch_id
     assert {one.remote_id for one in await v1.all(ForeignBatch)} == {old, *others}
+    assert await v1.conditions() == {}
+
+
+async def test_v1_never_takes_for_somebody_elses_what_it_cannot_read(v1: Job) -> None:
+    """An item names no molecule; and then an answer is that of another batch."""
+    lose_answer(v1)
+    v1.fault("molecule_one", "edit", "batch-search-result", drop=["targetSmiles"], times=2)
+    astray = [{"targetSmiles": "CCCCCCC", "status": "ok", "result": 2}]
+    v1.fault("molecule_one", "status", "batch-search-result", status=200, body=astray)
+    async with v1.run() as runner:
+        await v1.again(runner)
+        await v1.later(runner, minutes=5)
+    assert await states(v1) == ["collected"]
+    assert (v1.bought, await v1.all(ForeignBatch)) == (ALL, [])
+
+
+@pytest.mark.parametrize("status", [403, pytest.param(500, marks=pytest.mark.slow)])
+async def test_v1_finds_its_batch_beside_one_that_is_never_readable(v1: Job, status: int) -> None:
+    lose_answer(v1)
+    async with v1.run() as runner:
+        await runner.turn()
+        await runner.idle()
+        other = another(v1, "CCCCCCC")
+        v1.fault("molecule_one", "status", f"batch-search-result/{other}", status=status, times=None)
+        await v1.again(runner)
+    assert await states(v1) == ["collected"]
+    assert await v1.ever("credentials") == await v1.ever("unreachable") == []
+
+
+async def test_v1_when_no_batch_can_be_read_it_is_the_service(v1: Job) -> None:
+    lose_answer(v1)
+    rule = v1.fault("molecule_one", "status", "batch-search-result", status=403, times=None)
+    async with v1.run() as runner:
+        await runner.turn()
+        await runner.idle()
+        another(v1, "CCCCCCC")
+        await v1.again(runner)
+        assert sorted(await v1.conditions()) == ["batch 1: unconfirmed", "molecule_one: unreachable"]
+        rule.times = 0
+        await v1.later(runner, minutes=16)
+    assert await states(v1) == ["collected"]
     assert await v1.conditions() == {}
 
 

@@ -32,7 +32,7 @@ async def live(job: Job) -> None:
     sandbox.fragalysis.add_upload(*PRIVATE, [("S0001a", "CCCl", "Z7")])
     await job.once()
     sandbox.fragalysis.add_upload(*A, [*ROWS_A, ("A0400a", "CCC", "Z9"), ("A0401a", "nonsense", "Z10")])
-    sandbox.molecule_one.listing.form = "missing"  # so that the next purchase stays in doubt
+    sandbox.molecule_one.listing.limit = 0  # so that the next purchase stays in doubt
     job.fault("molecule_one", "close_after", "batch-search", method="POST", times=1)
     await job.once()
     async with job.run() as runner:

@@ -294,6 +294,12 @@ class TestDetails:
             with pytest.raises(BatchUnknown):
                 await client.details("b1")
 
+    async def test_of_another_batch_are_not_believed(self, responses: aioresponses) -> None:
+        responses.get(f"{BASE}/api/v2/batch-search/b1", payload={"id": "b2", "name": "watcher/1/t", "size": 2})
+        async with make("v2") as client:
+            with pytest.raises(Transient, match="batch b1 are those of batch b2"):
+                await client.details("b1")
+
 
 class TestDelete:
     @pytest.mark.parametrize("status", [200, 202, 204, 404, 410])

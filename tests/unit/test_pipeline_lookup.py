@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from watcher.molecule_one import ResultItem
 from watcher.molecule_one.records import read_item
-from watcher.pipeline.lookup import doubtful_of
+from watcher.pipeline.lookup import doubtful_of, may_be_ours
 from watcher.pipeline.reconcile import Doubtful, attribute
 
 
@@ -39,6 +39,17 @@ def test_a_string_of_its_own_must_show_and_nothing_that_it_did_not_send(
     results: list[ResultItem], whose: int | None
 ) -> None:
     assert attribute(results, [ONE, TWO]) == whose
+
+
+@pytest.mark.parametrize(
+    ("results", "may_be"),
+    [(shown(), True), (shown("c"), True), (shown("x", ""), True), (shown("a", "x"), False), (shown("a", "d"), False)],
+    ids=repr,
+)
+def test_only_what_it_certainly_did_not_send_makes_a_batch_somebody_elses(
+    results: list[ResultItem], may_be: bool
+) -> None:
+    assert may_be_ours(results, [ONE.strings, TWO.strings]) is may_be
 
 
 def test_size_proves_nothing() -> None:

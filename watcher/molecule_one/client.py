@@ -129,7 +129,10 @@ class MoleculeOne:
         if not self.names_batches:
             return None
         answer = await self._ask("GET", self._dialect.batch_path(remote_id), "details", remote_id)
-        return read_details(answer.body, f"the details of batch {remote_id}")
+        batch = read_details(answer.body, f"the details of batch {remote_id}")
+        if batch.remote_id != remote_id:
+            raise Transient(f"the details of batch {remote_id} are those of batch {batch.remote_id}")
+        return batch
 
     async def delete(self, remote_id: str) -> None:
         """Delete a batch with all its data, and stop its search; one that is gone already is as good."""

@@ -1,14 +1,17 @@
 """Looking for our batches in the service's own list: by their names, or by their results where there are no names."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from watcher.errors import Failure, Invalid, Transient
+from watcher.errors import AuthFailure, Failure, Invalid, Transient
 from watcher.molecule_one import BatchUnknown, Listing, RemoteBatch, ResultItem
 from watcher.pipeline.stage import Context
 from watcher.store import batches, targets
 from watcher.store.results import sent_smiles
 from watcher.store.schema import Batch
+
+_OF_ONE_BATCH = (Transient, Invalid, AuthFailure)
+"""What is about this batch until the list itself fails: somebody else's may be refused to us for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,30 @@ class Found:
     """By token."""
     undecided: bool
     """Whether a batch is listed that may be one of the doubtful ones, and does not prove it yet."""
+    unread: tuple[str, ...]
+    """Batches whose name could not be read: each may be one of ours."""
+    trouble: Transient | None
+    """Set when none of several batches could be read: then it is the service, and no single batch."""
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What one look has brought so far."""
+
+    found: dict[str, str] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
+    undecided: bool = False
+    answered: int = 0
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """By remote id. One batch that cannot be read must not stop the others."""
+
+    @property
+    def trouble(self) -> Transient | None:
+        if self.answered or len(self.failures) < 2:
+            return None
+        last = [*self.failures.values()][-1]
+        asked = last.retry_after if isinstance(last, Transient) else None
+        return Transient(f"none of {len(self.failures)} listed batches can be read: {last.message}", retry_after=asked)
 
 
 def attribute(results: Sequence[ResultItem], doubtful: Sequence[Doubtful]) -> int | None:
@@ -50,17 +77,18 @@ def doubtful_of(strings: dict[int, frozenset[str]]) -> list[Doubtful]:
     ]
 
 
-async def look(context: Context, listing: Listing) -> Found:
-    """Find our batches in a listing. Raises what the service raises.
+async def look(context: Context, listing: Listing, suspected: set[str]) -> Found:
+    """Find our batches in a listing. Raises Ours.
 
-    The record is read after the listing, so that whatever the listing shows of ours was committed as an intent before.
+    `suspected` holds, from one look to the next, what showed results of somebody else: only a second look that says the
+    same makes it foreign for good. The record is read after the listing, so that whatever the listing shows of ours was
+    committed as an intent before.
     """
     async with context.store.read() as session:
         known = await batches.attributed(session)
         prefix = f"watcher/{(await targets.instance(session)).name}/"
-    found: dict[str, str] = {}
+    notes = _Notes()
     nameless: list[RemoteBatch] = []
-    foreign: list[str] = []
     for remote in listing.batches:
         if remote.remote_id in known:
             continue
@@ -69,52 +97,69 @@ async def look(context: Context, listing: Listing) -> Found:
             try:
                 details = await context.molecule_one.details(remote.remote_id)
             except BatchUnknown:
+                notes.answered += 1
                 continue  # gone meanwhile
+            except _OF_ONE_BATCH as failure:
+                notes.failures[remote.remote_id] = failure
+                continue
+            notes.answered += 1
             name, asked = (details.name if details else None), True
         if name is None:
             nameless.append(remote)
         elif name.startswith(prefix):
-            found[name.removeprefix(prefix)] = remote.remote_id
+            notes.found[name.removeprefix(prefix)] = remote.remote_id
         elif asked:
-            foreign.append(remote.remote_id)  # so that no later look asks again
-    undecided = await _look_into(context, nameless, found, foreign)
+            notes.foreign.append(remote.remote_id)  # so that no later look asks again
+    unread = tuple(notes.failures)
+    await _look_into(context, nameless, notes, suspected)
     async with context.store.write() as session:
-        await batches.mark_foreign(session, foreign, context.clock.now())
-    return Found(found, undecided)
+        await batches.mark_foreign(session, notes.foreign, context.clock.now())
+    suspected.difference_update(notes.foreign)
+    return Found(notes.found, notes.undecided or bool(unread), unread, notes.trouble)
 
 
-async def _look_into(
-    context: Context, nameless: Sequence[RemoteBatch], found: dict[str, str], foreign: list[str]
-) -> bool:
-    """Attribute nameless batches by their results to what may have been sent; the rest is certainly not ours."""
+async def _look_into(context: Context, nameless: Sequence[RemoteBatch], notes: _Notes, suspected: set[str]) -> None:
+    """Attribute nameless batches by their results to what may have been sent; the rest is not ours."""
     async with context.store.read() as session:
         living = await batches.in_state(session, "unconfirmed", "submitting")
         given_up = [one for one in await batches.in_state(session, "released") if one.remote_id is None]
-        open_ones = [one for one in (*living, *given_up) if one.token not in found]
+        open_ones = [one for one in (*living, *given_up) if one.token not in notes.found]
         strings = {one.id: frozenset(await sent_smiles(session, one.id)) for one in open_ones}
-    undecided, failures = False, []
     for remote in nameless:
         if not strings:
-            foreign.append(remote.remote_id)  # it was there before anything that is sent from now on
+            notes.foreign.append(remote.remote_id)  # it was there before anything that is sent from now on
             continue
         try:
             shown = await context.molecule_one.results(remote.remote_id)
         except BatchUnknown:
+            notes.answered += 1
             continue
-        except (Transient, Invalid) as failure:
-            failures.append(failure)
-            undecided = True
+        except _OF_ONE_BATCH as failure:
+            notes.failures[remote.remote_id] = failure
+            notes.undecided = True
             continue
+        notes.answered += 1
         batch = _whose(shown, living, strings) or _whose(shown, given_up, strings)
         if batch is not None:
-            found[batch.token] = remote.remote_id
+            notes.found[batch.token] = remote.remote_id
             del strings[batch.id]
-        elif any({item.smiles for item in shown} <= mine for mine in strings.values()):
-            undecided = True  # nothing is shown, or nothing that proves anything yet
+        elif may_be_ours(shown, strings.values()):
+            notes.undecided = True
+            suspected.discard(remote.remote_id)
+        elif remote.remote_id in suspected:
+            notes.foreign.append(remote.remote_id)
         else:
-            foreign.append(remote.remote_id)
-    _raise_if_all_failed(failures, len(nameless))
-    return undecided
+            suspected.add(remote.remote_id)  # it may be the answer for another batch, gone astray
+            notes.undecided = True
+
+
+def may_be_ours(results: Sequence[ResultItem], strings: Iterable[frozenset[str]]) -> bool:
+    """Say whether a batch that proves nothing may be ours all the same: a pure function.
+
+    It shows nothing, nothing that proves anything yet, or an item that names no molecule, which may be any.
+    """
+    shown = {item.smiles for item in results}
+    return "" in shown or any(shown <= mine for mine in strings)
 
 
 def _whose(
@@ -124,9 +169,3 @@ def _whose(
     mine = {one.id: strings[one.id] for one in candidates if one.id in strings}
     batch_id = attribute(results, doubtful_of(mine))
     return next((one for one in candidates if one.id == batch_id), None)
-
-
-def _raise_if_all_failed(failures: Sequence[Failure], asked: int) -> None:
-    """One batch that cannot be read must not stop the others; when none can, it is the service."""
-    if failures and len(failures) == asked:
-        raise failures[-1]

@@ -3,14 +3,15 @@
 It also reads back, before anything is sent, batches of ours that the record has forgotten, as after a restore.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import structlog
 
-from watcher.errors import Failure, Service, Transient
+from watcher.errors import Failure, Service
 from watcher.molecule_one import Listing
 from watcher.pipeline.failures import wait_after
+from watcher.pipeline.gate import Gate, Unproven, next_look
 from watcher.pipeline.lookup import Doubtful, Found, attribute, look
 from watcher.pipeline.profile import profile_in_force
 from watcher.pipeline.stage import Context
@@ -24,17 +25,10 @@ from watcher.store.schema import Batch
 __all__ = ["Doubtful", "Reconcile", "attribute", "next_look"]
 
 _log = structlog.get_logger(__name__)
-_LOOKS_AFTER = tuple(timedelta(seconds=seconds) for seconds in (2, 5, 15, 60, 180, 300, 600))
 _SLOW_LOOK = timedelta(hours=1)
 """Between looks once the window has passed: a person decides, but a batch that turns up late is still noticed."""
 _LATE_LOOKS = timedelta(days=1)
 """How long a batch that was given up is still looked for."""
-_INCOMPLETE_BEFORE_GOING_ON = 3
-
-
-def next_look(looks: int) -> timedelta:
-    """Return the wait after so many complete looks without a find."""
-    return _LOOKS_AFTER[min(max(looks, 1), len(_LOOKS_AFTER)) - 1]
 
 
 class Reconcile:
@@ -45,31 +39,37 @@ class Reconcile:
     width = 1
     finishes_on_stop = False
 
-    def __init__(self, context: Context, sending: Sending) -> None:
+    def __init__(self, context: Context, sending: Sending, *, new_record: bool = False) -> None:
+        """Keep `sending`, which opens after a look; a `new_record` was made by this start."""
         self._context = context
         self._settings = context.settings.molecule_one
         self._sending = sending
-        self._first_look_at: float | None = None
-        """On the monotonic clock."""
+        self._gate = Gate(context, sending, new_record=new_record)
         self._first_looks_failed = 0
-        self._incomplete = 0
+        self._unlisted = Unproven()
+        """Looks since the start at which the service had no list at all."""
+        self._lists = False
+        """Whether the service has a list: it has given one since the start."""
+        self._suspected: set[str] = set()
+        """Batches that showed results of somebody else, once."""
 
     @property
     def first_look_at(self) -> datetime | None:
         """When the look is due that sending waits for; None when none is, or at once."""
-        if self._sending.allowed or self._first_look_at is None:
+        if self._sending.allowed or self._gate.look_at is None:
             return None
         clock = self._context.clock
-        return clock.now() + timedelta(seconds=self._first_look_at - clock.monotonic())
+        return clock.now() + timedelta(seconds=self._gate.look_at - clock.monotonic())
 
     async def due(self, session: Session) -> Sequence[int]:
         """Return the one unit at the start, for stale purchases, and when a doubtful one is to be looked for."""
         now = self._context.clock.now()
         if not self._settings.token.get_secret_value():
             self._sending.allowed = True  # nothing can be asked; `submit` says that there is no token
-        elif not self._sending.allowed:
-            at_once = self._first_look_at is None or self._first_look_at <= self._context.clock.monotonic()
-            return [0] if at_once else []
+        elif not self._sending.allowed and (
+            self._gate.look_at is None or self._gate.look_at <= self._context.clock.monotonic()
+        ):
+            return [0]
         if await self._stale(session) or await batches.due(session, now, "unconfirmed"):
             return [0]
         return [0] if await self._late(session, now) else []
@@ -87,17 +87,19 @@ class Reconcile:
         if listing is None:
             await self._no_listing(late)
             return
-        found = await look(self._context, listing)
+        self._lists = True
+        found = await look(self._context, listing, self._suspected)
         reach("reconcile.found")
         await self._conclude(found, doubtful, late, listing)
-        self._open_the_way(listing)
+        if found.trouble is not None:
+            raise found.trouble
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only
         """Look again after a while; a look that failed proves nothing."""
         now = self._context.clock.now()
         self._first_looks_failed += 1
         wait = wait_after(failure, self._first_looks_failed, self._context.random)
-        self._first_look_at = self._context.clock.monotonic() + wait.total_seconds()
+        self._gate.look_at = self._context.clock.monotonic() + wait.total_seconds()
         async with self._context.store.write() as session:
             for batch in await batches.in_state(session, "unconfirmed"):
                 batch.attempts += 1
@@ -146,13 +148,16 @@ class Reconcile:
                     await self._adopt(session, lost, lost.remote_id, now)
             # A list that leaves out what the service works on for us is cut, or lags: it proves no absence.
             at_work = {one.remote_id for one in await batches.in_state(session, "submitted", "finished")}
-            looked = listing.complete and at_work <= listed.keys()
+            missing = _missing(listing, found, leaves_out=at_work - listed.keys())
+            looked = listing.complete and at_work <= listed.keys() and found.trouble is None
+            may_send = await self._gate.may_open(session, missing, now)
             for one in doubtful:
                 if one.token not in found.remote_ids:
                     batch = await batches.get(session, one.id)
                     await self._not_found(session, batch, looked=looked, undecided=found.undecided, now=now)
             await self._look_later(session, late, now)
             reach("reconcile.concluding")
+        self._sending.allowed |= may_send
         reach("reconcile.concluded")
 
     async def _look_later(self, session: Session, late: Sequence[Batch], now: datetime) -> None:
@@ -199,10 +204,14 @@ class Reconcile:
         window_ends = (batch.unconfirmed_at or now) + self._settings.unconfirmed_window
         if now < window_ends:
             batch.due_at = min(now + next_look(batch.looks + batch.attempts), window_ends)
-        elif self._settings.on_unconfirmed == "resubmit" and batch.looks and not undecided:
+        elif self._may_release(batch) and looked and not undecided:
             await self._release(session, batch, now)
         else:
             batch.due_at = now + _SLOW_LOOK
+
+    def _may_release(self, batch: Batch) -> bool:
+        """Say whether the settings may give up a batch; what the service has accepted is for a person to settle."""
+        return self._settings.on_unconfirmed == "resubmit" and batch.outcome != "accepted"
 
     async def _release(self, session: Session, batch: Batch, now: datetime) -> None:
         why = 'not found within the window, and molecule_one.on_unconfirmed is "resubmit"'
@@ -211,29 +220,34 @@ class Reconcile:
         batch.due_at = now + _SLOW_LOOK
 
     async def _no_listing(self, late: Sequence[Batch]) -> None:
-        """Go on where the service has no listing: there is nothing to ask."""
-        if not self._sending.allowed:
-            _log.info("service_has_no_listing", service="molecule_one")
-            self._sending.allowed = True
-        now = self._context.clock.now()
+        """Note that the service has no list now. One that never had any is not waited for: there is nothing to ask."""
+        now, monotonic = self._context.clock.now(), self._context.clock.monotonic()
+        window = self._settings.unconfirmed_window
+        self._unlisted.add(monotonic)
+        soon = now + next_look(self._unlisted.looks)
         async with self._context.store.write() as session:
+            may_send = await self._gate.may_open(session, "the service has no list of its batches at the moment", now)
             for batch in await batches.in_state(session, "unconfirmed"):
-                window_ends = (batch.unconfirmed_at or now) + self._settings.unconfirmed_window
+                window_ends = (batch.unconfirmed_at or now) + window
+                never_listed = not self._lists and not batch.looks
                 if now < window_ends:
-                    batch.due_at = min(now + _SLOW_LOOK, window_ends)
-                elif self._settings.on_unconfirmed == "resubmit":
+                    batch.due_at = min(soon, window_ends)
+                elif not (never_listed and self._may_release(batch)):
+                    batch.due_at = now + _SLOW_LOOK
+                elif self._unlisted.lasts(monotonic, window):
                     await self._release(session, batch, now)
                 else:
-                    batch.due_at = now + _SLOW_LOOK
+                    batch.due_at = soon
             await self._look_later(session, late, now)
+        self._sending.allowed |= may_send
 
-    def _open_the_way(self, listing: Listing) -> None:
-        """Let `submit` begin once a listing was read whole, or has stayed incomplete."""
-        if self._sending.allowed:
-            return
-        if not listing.complete:
-            self._incomplete += 1
-            if self._incomplete < _INCOMPLETE_BEFORE_GOING_ON:
-                raise Transient("the service's list of batches is not whole; it is read again")
-            _log.warning("listing_stays_incomplete", service="molecule_one", listed=len(listing.batches))
-        self._sending.allowed = True
+
+def _missing(listing: Listing, found: Found, *, leaves_out: Collection[str | None]) -> str:
+    """Say what of a list could not be read; empty when it was read whole."""
+    if not listing.complete:
+        return "the list is cut off, repeats itself or does not add up"
+    if leaves_out:
+        return "the list leaves out a batch that the service works on for us"
+    if found.unread:
+        return f"these batches cannot be read: {', '.join(found.unread[:10])}"
+    return ""

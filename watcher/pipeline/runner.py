@@ -44,7 +44,8 @@ _QUIET = ("collect", "prune", "backup")
 class Runner:
     """Runs the stages over the record. Nothing but what is under way is kept in memory."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, new_record: bool = False) -> None:
+        """Make the stages; a `new_record` was made by this start."""
         self._context = context
         self._sending = Sending()
         self._health = Health(context)
@@ -52,7 +53,7 @@ class Runner:
         self.download = Download(context)
         self._verify = Verify(context)
         self._prune, self._backup = Prune(context), Backup(context)
-        self._reconcile = Reconcile(context, self._sending)
+        self._reconcile = Reconcile(context, self._sending, new_record=new_record)
         self._notify = Notify(context)
         self.stages: Sequence[Stage] = (
             self.scan,

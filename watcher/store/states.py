@@ -52,7 +52,7 @@ CONDITION_KINDS = {
     "unconfirmed": "nobody knows whether the service took a batch; it is looked for",
     "lost": "the service does not know a batch any more that it had taken",
     "turned_up": "a batch that counted as not bought exists after all: its results are stored, it counts as spent",
-    "read_back": "a batch of ours that the record had forgotten, as after a restore, is being read back",
+    "read_back": "what the service has of ours and the record may not know, as after a restore, is being read back",
     "unreadable": "answers of a service, or results of a batch, have an unknown shape; they are asked for again",
     "submissions_refused": "the service refuses every compound with the same words; nothing more is sent",
     "backup_failed": "the daily copy of the record could not be made; tried again",
