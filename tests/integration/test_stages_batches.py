@@ -318,6 +318,31 @@ async def test_a_list_that_is_missing_once_releases_nothing(v1: Job) -> None:
     assert (await states(v1), v1.bought, v1.posts()) == (["collected"], ALL, 1)
 
 
+async def test_an_id_that_another_batch_has_calls_a_person(job: Job) -> None:
+    job.set("molecule_one", on_unconfirmed="resubmit")
+    job.set("fragalysis", targets=["A71*"])
+    await job.once()
+    (first,) = await job.batches()
+    job.set("fragalysis", targets=["*"])
+    listing = job.sandbox.molecule_one.listing
+    job.fault("molecule_one", "edit", CREATE, method="POST", values={"id": first.remote_id})
+    async with job.run() as runner:
+        await runner.turn()
+        await runner.idle()
+        listing.limit = 0
+        await job.again(runner)
+        said = (await job.conditions())["batch 2: unconfirmed"]
+        assert f"the id {first.remote_id}, which batch 1 has already" in said
+        for _ in range(4):
+            await job.later(runner, minutes=20)
+        assert (await states(job), job.posts()) == (["collected", "unconfirmed"], 2), "it is never given up by itself"
+        listing.limit = None
+        await job.later(runner, hours=2)
+    assert (await states(job), job.bought) == (["collected", "collected"], ALL)
+    assert await job.ever("unexpected") == []
+    assert await job.conditions() == {}
+
+
 async def test_a_first_listing_that_fails_is_waited_for(job: Job) -> None:
     job.fault("molecule_one", "status", CREATE, method="GET", status=503, times=12)
     await job.once()

@@ -31,6 +31,7 @@ from watcher.points import reach
 from watcher.store import allowance, batches, forgotten, overview, purchases, targets
 from watcher.store.conditions import close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown, Session
+from watcher.store.lookups import batch_of_remote_id
 from watcher.store.profiles import REFUSED, SERVICE
 from watcher.store.schema import Batch, Profile
 
@@ -184,6 +185,10 @@ class Submit:
         batch.outcome = _NAMES[type(outcome)]
         batch.answer = outcome.answer if isinstance(outcome, Accepted) else outcome.reason
         match outcome:
+            case Accepted(remote_id=remote_id) if holder := await batch_of_remote_id(session, remote_id):
+                words = f"it answered with the id {remote_id}, which batch {holder.id} has already"
+                await close_condition(session, f"batch {batch.id}", "unconfirmed", now=now)
+                await in_doubt(session, batch, words, due_at=now, now=now)
             case Accepted(remote_id=remote_id):
                 await close_condition(session, f"batch {batch.id}", "unconfirmed", now=now)
                 due_at = now + min(self._settings.poll_interval, timedelta(seconds=2))
@@ -254,7 +259,8 @@ def batch_name(instance: str, token: str) -> str:
 
 async def in_doubt(session: Session, batch: Batch, reason: str, *, due_at: datetime, now: datetime) -> None:
     """Set a batch `unconfirmed` and call a person from the first second; it is looked for meanwhile."""
-    await batches.doubt(session, batch, why=reason, due_at=due_at, now=now)
+    if batch.state != "unconfirmed":
+        await batches.doubt(session, batch, why=reason, due_at=due_at, now=now)
     await open_condition(
         session,
         f"batch {batch.id}",
