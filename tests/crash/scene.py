@@ -39,12 +39,18 @@ FIRST: tuple[Row, ...] = (
 
 @dataclass(frozen=True)
 class Kill:
-    """One start that ends at a point: by SIGKILL, or in order after SIGTERM."""
+    """One start that ends at a point: by SIGKILL; or by SIGTERM, in order if it is the daemon, else at once."""
 
     at: str
     nth: int = 1
     by: Literal["KILL", "TERM"] = "KILL"
     command: tuple[str, ...] = ("run",)
+
+    @property
+    def exit_code(self) -> int:
+        """How the start ends if it reaches the point."""
+        in_order = self.by == "TERM" and self.command == ("run",)
+        return 0 if in_order else -signal.Signals[f"SIG{self.by}"]
 
     def __str__(self) -> str:
         return f"{self.at}:{self.nth} {self.by}"
@@ -65,6 +71,10 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.version} {self.on} " + ", ".join(map(str, self.kills))
+
+
+class NothingThere(Exception):
+    """There is no record yet, no table yet, or a log that is just being made."""
 
 
 class Launched(Process):
@@ -125,13 +135,11 @@ class Scene:
         with self.launched(*at) as process:
             if not must:
                 eventually(lambda: process.ended or self.is_settled())
-                if not process.ended:
-                    assert process.stop() == 0
+                process.send(signal.SIGTERM)  # it may still get there before it ends
             code = process.wait()
             reached = any(one.at in line for line in process.stderr if line.startswith("launch: reached"))
             assert reached or not must, f"{one.at} was not reached, the end was {code}"
-            if reached:
-                assert code == (-signal.SIGKILL if one.by == "KILL" else 0)
+            assert code == (one.exit_code if reached else 0)
         return reached
 
     def _filled(self, command: Sequence[str]) -> list[str]:
@@ -140,6 +148,13 @@ class Scene:
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the record beside whoever uses it; nothing while there is none."""
+        try:
+            return self.answer(sql)
+        except NothingThere:
+            return []
+
+    def answer(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask the record, which must be there. Raises NothingThere."""
         if self.database is not None:
             return asyncio.run(_ask_server(self.database, sql))
         mode = "ro" if Path(f"{self.desk.record}-wal").exists() else "rw"
@@ -147,8 +162,8 @@ class Scene:
             with closing(sqlite3.connect(f"file:{self.desk.record}?mode={mode}", uri=True)) as connection:
                 connection.execute("PRAGMA query_only=ON")
                 return connection.execute(sql).fetchall()
-        except sqlite3.OperationalError:  # no file, no table yet, or a log that is just being made
-            return []
+        except sqlite3.OperationalError as error:
+            raise NothingThere(str(error)) from error
 
     @property
     def compounds(self) -> set[str]:
@@ -188,7 +203,7 @@ class Scene:
         books = self.served.do(lambda sandbox: list(sandbox.molecule_one.ledger.batches))
         return next((booking.batch_id for booking in books if set(booking.smiles) == held), None)
 
-    def settle(self, *, listing: bool = True) -> None:
+    def settle(self, *, listing: bool = True, once_said: str = "daemon_ready") -> None:
         """Start the daemon undisturbed, decide by hand what only a person can, and end it in order."""
         with self.launched("--", "run") as daemon:
 
@@ -197,7 +212,7 @@ class Scene:
                     raise AssertionError("the daemon ended by itself")
                 return self.is_settled() or any(self._waits_for_a_person(one, listing) for one in self.in_doubt())
 
-            daemon.said("daemon_ready")  # before that a signal ends it without a word, and there is nothing to drain
+            daemon.said(once_said)  # before that a signal ends it without a word, and there is nothing to drain
             eventually(settled_or_doubtful)
             while not self.is_settled():
                 for batch in self.in_doubt():
@@ -248,8 +263,8 @@ async def _ask_server(database: str, sql: str) -> list[tuple[Any, ...]]:
     connection = await asyncpg.connect(f"postgresql://postgres@{SERVER}/{database}", timeout=10)
     try:
         return [tuple(row) for row in await connection.fetch(sql)]
-    except asyncpg.UndefinedTableError:
-        return []
+    except asyncpg.UndefinedTableError as error:
+        raise NothingThere(str(error)) from error
     finally:
         await connection.close()
 
@@ -291,7 +306,7 @@ def play(case: Case, folder: Path) -> int:
         for kill in case.kills:
             stage.kill(kill, must=not case.never_reached)
             if kill.by == "TERM" and not doubtful:
-                assert stage.query("SELECT id FROM batch WHERE state IN ('submitting', 'unconfirmed')") == []
+                assert stage.answer("SELECT id FROM batch WHERE state IN ('submitting', 'unconfirmed')") == []
             doubtful = doubtful or kill.by == "KILL"
         stage.settle(listing=case.listing)
         stage.check()
