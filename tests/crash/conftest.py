@@ -11,6 +11,15 @@ from blockbuster import BlockBuster
 pytest.register_assert_rewrite("tests.crash.scene")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _launcher_ends() -> Iterator[None]:
+    """What starts the daemons is shared by all tests of a process."""
+    from tests.crash.launched import LAUNCHER
+
+    yield
+    LAUNCHER.end()
+
+
 @pytest.fixture(autouse=True)
 def _checks_are_made_here(blockbuster: BlockBuster) -> Iterator[None]:
     """A record is checked within this process; what that does to the logs of the process is undone."""

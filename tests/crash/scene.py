@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import sqlite3
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,8 @@ from typing import Any, Literal
 
 from typer.testing import CliRunner
 
-from tests.support.process import Process, Served, Workplace, eventually
+from tests.crash.launched import LAUNCHER, Launched
+from tests.support.process import Served, Workplace, eventually
 from tests.support.record import SERVER
 from watcher.cli import app
 from watcher.cli.export import Format, write_table
@@ -24,7 +24,6 @@ from watcher.settings_source import load
 Version = Literal["v1", "v2"]
 Row = tuple[str, str, str]
 
-LAUNCH = Path(__file__).parents[1] / "support" / "launch.py"
 _ONE_AT_A_TIME = threading.Lock()  # a command that is called in this process has the process's output for itself
 REMOTE_ID = "<remote id of the first batch>"
 TARGET = ("A71EV2A", "lb32627-66")
@@ -77,19 +76,6 @@ class NothingThere(Exception):
     """There is no record yet, no table yet, or a log that is just being made."""
 
 
-class Launched(Process):
-    """A command that the launcher started."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended."""
-        return self._popen.poll() is not None
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        self._popen.send_signal(number)
-
-
 class Scene:
     """One sandbox, one record, and the daemons that work on it one after the other."""
 
@@ -119,7 +105,7 @@ class Scene:
     def launched(self, *arguments: str) -> Iterator[Launched]:
         """Start a command by the launcher; it is killed at the end if it still runs, and leaves no child behind."""
         self.desk.configure()
-        process = Launched([sys.executable, "-P", str(LAUNCH), *self.options, *arguments], self.folder)
+        process = LAUNCHER.start(self.folder, [*self.options, *arguments])
         try:
             yield process
         except AssertionError as error:

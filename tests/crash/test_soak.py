@@ -12,12 +12,13 @@ from typing import Literal
 
 import pytest
 
-from tests.crash.scene import Launched, Row, Scene, Version, scene
+from tests.crash.launched import Launched
+from tests.crash.scene import Row, Scene, Version, scene
 from tests.support.process import eventually
 
 pytest_plugins = ("tests.support.store",)
 
-WHILE_STARTING_S = 1.5
+WHILE_STARTING_S = 0.6
 WHILE_WORKING_S = 1.0
 WHILE_ENDING_S = 0.3
 

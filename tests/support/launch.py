@@ -1,16 +1,27 @@
-"""Starts the installed command with a signal waiting for it at a point of `watcher.points`.
+"""Starts commands, each in a process of its own, with a signal waiting for it at a point of `watcher.points`.
 
-python -P tests/support/launch.py --at NAME[:nth] --signal KILL|TERM [--checkpoints] [--migrations FOLDER] -- run
+python -P tests/support/launch.py, which then is told by a socket what to start: [FOLDER,
+--at NAME[:nth] --signal KILL|TERM [--checkpoints] [--migrations FOLDER] -- run]
 
 Nothing else arms a point. With `--checkpoints` SQLite empties its log at every commit, so that a kill often meets it;
 with `--migrations` the program is a newer one, which knows the revision 0002 of that folder.
+
+The commands are forked from this process, which has imported the program and done nothing else: importing it takes more
+time than most of them live.
 """
 
 import argparse
+import gc
+import json
 import os
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +29,17 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from watcher import points
+from watcher.cli import main as command
 
 REACHED = "launch: reached"
+IMPORTED = (
+    "watcher.daemon",
+    "aiosqlite",
+    "apscheduler.executors.asyncio",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "sqlalchemy.dialects.sqlite.aiosqlite",
+)
+"""What the daemon imports at its start."""
 
 
 class Armed:
@@ -58,7 +78,7 @@ def know_more(folder: Path) -> None:
     migrate.migrations_directory = lambda: folder
 
 
-def main() -> None:
+def launch(arguments: Sequence[str]) -> None:
     """Arm what is asked for, and give way to the command."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--at")
@@ -66,7 +86,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", action="store_true")
     parser.add_argument("--migrations", type=Path)
     parser.add_argument("command", nargs="+")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     if asked.at:
         name, _, nth = asked.at.partition(":")
         points.hook = Armed(name, int(nth or 1), signal.Signals[f"SIG{asked.signal}"])
@@ -75,9 +95,55 @@ def main() -> None:
     if asked.migrations:
         know_more(asked.migrations)
     sys.argv = ["watcher", *asked.command]
-    from watcher.cli import main as command
-
     command()
+
+
+def main() -> None:
+    """Start what is asked for, until nobody asks any more."""
+    for name in IMPORTED:
+        import_module(name)
+    assert len([*Path("/proc/self/task").iterdir()]) == 1, "no other thread may be at work when a process is forked"
+    gc.freeze()  # a collection would write to every page that the commands share
+    asking = socket.socket(fileno=os.dup(0))
+    while True:
+        message, handles, _, _ = socket.recv_fds(asking, 65536, 3)
+        _let_go(wait=not message)
+        if not message:
+            return
+        if os.fork() == 0:
+            asking.close()
+            _watch(json.loads(message), *handles)
+            return
+        for handle in handles:
+            os.close(handle)
+
+
+def _let_go(*, wait: bool) -> None:
+    """Let go of those that watch commands, and have seen their ends."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, 0 if wait else os.WNOHANG)[0]:
+            pass
+
+
+def _watch(asked: Sequence[str], stdout: int, stderr: int, watched: int) -> None:
+    """Start one command, tell its number, and its exit code once it has ended; returns in its process only."""
+    folder, *arguments = asked
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for handle, place in ((nothing, 0), (stdout, 1), (stderr, 2)):
+            os.dup2(handle, place)
+            os.close(handle)
+        os.close(watched)
+        launch(arguments)
+        return
+    os.close(stdout)
+    os.close(stderr)
+    teller = Connection(watched, readable=False)
+    teller.send(child)
+    teller.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -170,15 +170,20 @@ class Process:
     """A command that runs; its log is read as it comes."""
 
     def __init__(self, command: list[str], folder: Path) -> None:
-        self._popen = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
+        self._follow(
+            subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+            )
         )
+
+    def _follow(self, popen: "subprocess.Popen[str]") -> None:
+        self._popen = popen
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._readers = [
