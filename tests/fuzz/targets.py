@@ -1,6 +1,6 @@
 """What is fuzzed: each target takes any bytes and fails only when something else than our own refusal comes out.
 
-A target needs no fuzzer: `tests/unit/test_fuzz_targets.py` runs each over its seeds.
+A target needs no fuzzer: `tests/unit/test_parsers.py` runs each over its seeds.
 """
 
 import os
