@@ -89,6 +89,25 @@ def test_every_page_is_in_the_contents_and_each_link_between_pages_leads_somewhe
     assert broken == []
 
 
+def test_each_promise_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs/reliability.md").read_text("utf-8")
+    file, wrong = ROOT, []
+    for folder, name, of_it, another in re.findall(r"(tests/\w+/)?(test_\w+\.py)(?:::(\w+))?|`::(test_\w+)`", text):
+        if name:
+            file = ROOT / (folder or "tests/integration") / name
+        function = of_it or another
+        code = file.read_text("utf-8") if file.is_file() else None
+        if code is None or (function and not re.search(rf"^(async )?def {function}\(", code, re.MULTILINE)):
+            wrong.append(f"{file.relative_to(ROOT)}::{function}")
+    assert wrong == []
+    promises = text.partition("## Promises")[2].partition("## Numbers")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ") and not line.endswith("shown by |")]
+    assert len(rows) > 20
+    assert [row for row in rows if "::test_" not in row] == []
+    bold = [part for part in re.split(r"\n(?=\*\*)", promises) if part.startswith("**")]
+    assert [part for part in bold if "::test_" not in part] == []
+
+
 def test_every_promised_setting_exists() -> None:
     promised: set[str] = set()
     section = ""
