@@ -20,6 +20,7 @@ from watcher.sandbox import Fault
 from watcher.settings import Settings
 
 PAID = "m1tok-3fA9zQ77Lw"
+SESSION = "sess-8dK2vYp41Qx"
 
 
 # Another origin
@@ -136,38 +137,59 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+async def _outcome(call: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await call()
+    except Transient as failure:
+        return failure
+
+
+async def _ask(where: str, settings: Settings) -> list[Any]:
+    """Ask in each way that there is: a list, and a file or a purchase."""
+    if where == "fragalysis":
+        async with Fragalysis(settings, clock=FakeClock()) as fragalysis:
+            return [await _outcome(fragalysis.target_list), await _outcome(lambda: _fetch(fragalysis))]
+    async with MoleculeOne(settings, clock=FakeClock()) as molecule_one:
+        payload = molecule_one.payload(["CCO"], "watcher/x/y")
+        return [await _outcome(molecule_one.list_batches), await _outcome(lambda: molecule_one.create(payload))]
+
+
+@pytest.mark.parametrize("where", ["fragalysis", "molecule_one"])
 @pytest.mark.parametrize(
     ("certificate", "ca", "trusted"), [("right", True, True), ("right", False, False), ("wrong", True, False)]
 )
 async def test_tls_is_verified_and_a_private_ca_works(
-    certificates: Path, certificate: str, ca: bool, trusted: bool
+    certificates: Path, where: str, certificate: str, ca: bool, trusted: bool
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / f"{certificate}.pem", certificates / f"{certificate}.key")
     seen: list[str] = []
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        seen.append(request.headers.get("Authorization", ""))
+        seen.append(request.headers.get("Authorization") or request.cookies.get("sessionid", ""))
+        if where == "fragalysis":
+            return web.json_response({"count": 0, "next": None, "previous": None, "results": []})
         return web.json_response({"id": "7"} if request.method == "POST" else [])
 
     runner = web.ServerRunner(web.Server(handle))
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        settings = Settings().replace(
-            "molecule_one", base_url=f"https://127.0.0.1:{runner.addresses[0][1]}", api_version="v2", token=PAID
-        )
+        url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+        settings = Settings().replace("fragalysis", stack=url, token=SESSION)
+        settings = settings.replace("molecule_one", base_url=url, api_version="v2", token=PAID)
         if ca:
             settings = settings.replace("http", ca_file=certificates / "ca.pem")
-        async with MoleculeOne(settings, clock=FakeClock()) as service:
-            if trusted:
-                await service.list_batches()
-            else:
-                with pytest.raises(Transient, match="is not trusted"):
-                    await service.list_batches()
-            outcome = await service.create(service.payload(["CCO"], "watcher/x/y"))
+        outcomes = await _ask(where, settings)
     finally:
         await runner.cleanup()
-    assert isinstance(outcome, Accepted if trusted else NotSent)
-    assert seen == ([f"ApiToken-v1 {PAID}"] * 2 if trusted else [])
-    assert PAID not in str(outcome)
+    assert len(outcomes) == 2
+    if trusted:
+        assert len(seen) >= 2
+        assert set(seen) == {SESSION if where == "fragalysis" else f"ApiToken-v1 {PAID}"}
+        assert not [one for one in outcomes if isinstance(one, Transient | NotSent)]
+        assert where == "fragalysis" or isinstance(outcomes[1], Accepted)
+    else:
+        assert seen == []
+        assert all(isinstance(one, Transient | NotSent) and "is not trusted" in str(one) for one in outcomes)
+    assert not [one for one in outcomes if PAID in str(one) or SESSION in str(one)]
