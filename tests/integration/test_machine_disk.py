@@ -114,61 +114,120 @@ async def test_a_start_does_not_hang_on_leftovers_that_cannot_be_removed(
 # The record's own disk
 
 
-class Fills:
-    """A full disk under SQLite: what is read is read, what is written is refused, `times` times."""
+FULL, READ_ONLY = "database or disk is full", "attempt to write a readonly database"
 
-    def __init__(self, job: Job) -> None:
+
+class Refuses:
+    """SQLite without its disk: what is read is read; what is written, or only its commit, is refused `times` times."""
+
+    def __init__(self, job: Job, what: str = "change", words: str = FULL) -> None:
         assert job.program is not None
         self.times = 0
         self.refused = 0
-        event.listen(job.program.context.store.engine.sync_engine, "before_cursor_execute", self._execute)
+        self._words = words
+        engine = job.program.context.store.engine.sync_engine
+        if what == "change":
+            event.listen(engine, "before_cursor_execute", self._execute)
+        else:
+            self._committed = engine.dialect.do_commit
+            engine.dialect.do_commit = self._commit  # type: ignore[method-assign, assignment]
 
     def _execute(self, _: Any, __: Any, statement: str, *___: Any) -> None:
-        if self.refused < self.times and statement.lstrip().upper().startswith(("UPDATE", "INSERT", "DELETE")):
+        if statement.lstrip().upper().startswith(("UPDATE", "INSERT", "DELETE")):
+            self._refuse()
+
+    def _commit(self, connection: Any) -> None:
+        try:
+            self._refuse()
+        except sqlite3.OperationalError:
+            connection.rollback()  # as SQLite does with a transaction that it cannot commit
+            raise
+        self._committed(connection)
+
+    def _refuse(self) -> None:
+        if self.refused < self.times:
             self.refused += 1
-            raise sqlite3.OperationalError("database or disk is full")
+            raise sqlite3.OperationalError(self._words)
 
 
-async def test_a_record_that_takes_no_change_is_told_once(job: Job) -> None:
+@pytest.mark.parametrize(("what", "words"), [("change", FULL), ("change", READ_ONLY), ("commit", FULL)])
+async def test_a_record_that_takes_no_change_is_told_once(job: Job, what: str, words: str) -> None:
     """Reading works on a full disk: the record counts as back only once it takes a change."""
+    job.set("download", enabled=False)
     with structlog.testing.capture_logs() as logs:
         async with job.run() as runner:
             await runner.scan.request()
-            full = Fills(job)
-            full.times = 10**6
+            disk = Refuses(job, what, words)
+            disk.times = 10**6
             for _ in range(30):
                 await runner.turn()
                 await runner.idle()
                 job.clock.advance(5)
             assert (told(logs, "record_unavailable"), told(logs, "record_available_again")) == (1, 0)
-            assert 3 <= full.refused <= 12, "tried again, less and less often"
+            assert 3 <= disk.refused <= 12, "tried again, less and less often"
             assert job.bought == {}
-            full.times = 0
+            disk.times = 0
             async with asyncio.timeout(20):
                 await runner.settle()
     assert job.bought == ALL
     assert (told(logs, "record_unavailable"), told(logs, "record_available_again")) == (1, 1)
+    assert [one["reason"] for one in logs if one["event"] == "record_unavailable" and words in one["reason"]]
     assert await job.conditions() == {}
 
 
-async def test_an_answer_of_the_service_waits_for_room_in_the_record(job: Job) -> None:
-    """The disk fills up while the purchase is made: its answer is committed later, and nothing is bought again."""
-    async with job.run() as runner:
-        assert job.program is not None
-        full, service = Fills(job), job.program.context.molecule_one
-        create = service.create
+async def test_a_purchase_whose_intent_is_not_committed_is_not_made(job: Job) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            disk = Refuses(job, "commit")
+            submit = next(stage for stage in runner.stages if stage.name == "submit")
+            reserve = submit._reserve  # type: ignore[attr-defined]
 
-        async def create_and_fill(payload: bytes) -> Any:
-            outcome = await create(payload)
-            full.times = 5
-            return outcome
+            async def reserve_on_a_full_disk(token: str) -> Any:
+                disk.times = 10**6
+                return await reserve(token)
 
-        service.create = create_and_fill  # type: ignore[method-assign, assignment]
-        await job.again(runner)
-    assert full.refused == 5
+            submit._reserve = reserve_on_a_full_disk  # type: ignore[attr-defined]
+            await runner.scan.request()
+            while not disk.refused:
+                await runner.turn()
+                await runner.idle()
+            for _ in range(20):
+                await runner.turn()
+                await runner.idle()
+                job.clock.advance(5)
+            assert job.posts() == 0
+            assert await job.batches() == []
+            submit._reserve = reserve  # type: ignore[attr-defined]
+            disk.times = 0
+            await job.later(runner, minutes=1)
     assert job.bought == ALL
     assert job.posts() == 1
     assert [one.state for one in await job.batches()] == ["collected"]
+    assert told(logs, "record_unavailable") == told(logs, "record_available_again") == 1
+
+
+@pytest.mark.parametrize("what", ["change", "commit"])
+async def test_an_answer_of_the_service_waits_for_room_in_the_record(job: Job, what: str) -> None:
+    """The disk fills up while the purchase is made: its answer is committed later, and nothing is bought again."""
+    job.set("download", enabled=False)  # nothing else has anything to write that would find it out
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            assert job.program is not None
+            disk, service = Refuses(job, what), job.program.context.molecule_one
+            create = service.create
+
+            async def create_and_fill(payload: bytes) -> Any:
+                outcome = await create(payload)
+                disk.times = 5
+                return outcome
+
+            service.create = create_and_fill  # type: ignore[method-assign, assignment]
+            await job.again(runner)
+    assert disk.refused == 5
+    assert job.bought == ALL
+    assert job.posts() == 1
+    assert [one.state for one in await job.batches()] == ["collected"]
+    assert told(logs, "record_unavailable") == told(logs, "record_available_again") == 1
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])

@@ -49,6 +49,7 @@ class Runner:
         self._context = context
         self._sending = Sending()
         self._health = Health(context)
+        self._outage = Outage(context.clock, context.random)
         self.scan = Scan(context)
         self.download = Download(context)
         self._verify = Verify(context)
@@ -61,7 +62,12 @@ class Runner:
             self.download,
             self._verify,
             Extract(context),
-            Submit(context, self._sending, reading=lambda: self._is_under_way("extract")),
+            Submit(
+                context,
+                self._sending,
+                reading=lambda: self._is_under_way("extract"),
+                record_away=self._outage.note,
+            ),
             Collect(context),
             Finish(context),
             self._prune,
@@ -73,7 +79,6 @@ class Runner:
         """Units that show a fault of the program, and until when each is left alone, on the monotonic clock."""
         self._turning = asyncio.Lock()
         self._stopped = False
-        self._outage = Outage(context.clock, context.random)
         self._clock_watch = ClockWatch(context.clock)
         self._scan_asked = False
         self.changed = asyncio.Event()

@@ -69,12 +69,23 @@ class Submit:
     width = 1
     finishes_on_stop = True
 
-    def __init__(self, context: Context, sending: Sending, *, reading: Callable[[], bool] = lambda: False) -> None:
-        """Keep `reading`, which says whether uploads are being read at this moment."""
+    def __init__(
+        self,
+        context: Context,
+        sending: Sending,
+        *,
+        reading: Callable[[], bool] = lambda: False,
+        record_away: Callable[[Failure], None] = lambda _: None,
+    ) -> None:
+        """Keep `reading`, which says whether uploads are being read at this moment.
+
+        `record_away` is told each time that an answer cannot be committed: this stage does not end on it.
+        """
         self._context = context
         self._settings = context.settings.molecule_one
         self._sending = sending
         self._reading = reading
+        self._record_away = record_away
         self._profile_key = profile_of(self._settings).key
 
     async def due(self, session: Session) -> Sequence[int]:
@@ -174,7 +185,8 @@ class Submit:
                         return
                     await self._record(session, batch, outcome, self._context.clock.now())
                     reach("submit.recording")
-            except Ours:
+            except Ours as failure:
+                self._record_away(failure)
                 attempts += 1
                 wait = backoff(attempts, self._context.random, longest=_LONGEST_BETWEEN_RECORDINGS)
                 await self._context.clock.sleep(wait)
