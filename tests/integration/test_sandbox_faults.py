@@ -195,6 +195,18 @@ async def test_a_build_that_fails_on_the_old_server() -> None:
     assert statuses == [500, 200]
 
 
+async def test_an_answer_that_holds_nothing_to_change_is_no_hit(
+    sandbox: Sandbox, fragalysis: aiohttp.ClientSession
+) -> None:
+    rule = fault(sandbox, "edit", drop=["title"])
+    page = await fragalysis.get("/viewer/react/landing/")
+    assert (page.status, rule.hits) == (200, 0)
+    assert (await get(fragalysis, "/api/projects/"))["results"]
+    assert rule.hits == 0
+    assert "title" not in (await get(fragalysis))["results"][0]
+    assert rule.hits == 1
+
+
 async def test_clearing_lets_everything_through(sandbox: Sandbox, fragalysis: aiohttp.ClientSession) -> None:
     fault(sandbox, "status", times=None)
     async with fragalysis.get(TARGETS) as response:

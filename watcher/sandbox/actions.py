@@ -184,9 +184,12 @@ def _rows(document: Any) -> list[Any]:
 
 async def _changed(call: Call, change: Callable[[Any], Any]) -> web.StreamResponse:
     response = await call.process()
-    if response.content_type != "application/json" or response.status >= 400:
-        return response
-    return _with_body(response, json.dumps(change(json.loads(_bytes(response)))).encode())
+    if response.content_type == "application/json" and response.status < 400:
+        changed = change(json.loads(_bytes(response)))
+        if changed != json.loads(_bytes(response)):
+            return _with_body(response, json.dumps(changed).encode())
+    call.fault.hits -= 1  # there was nothing to change
+    return response
 
 
 async def _edit(call: Call) -> web.StreamResponse:

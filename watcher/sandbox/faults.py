@@ -24,7 +24,7 @@ class Fault:
 
     `match` has any of `method` (exact) and `path` (a regular expression searched in path and query); an empty one
     meets every request. The first `skip` matching requests pass; then it works `times` times (None: until it is
-    cleared), each time with `probability`.
+    cleared), each time with `probability`. An answer that holds nothing to change is no hit.
     """
 
     where: Literal["fragalysis", "molecule_one"]
