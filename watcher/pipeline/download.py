@@ -22,7 +22,7 @@ from watcher.archives import (
     unpack,
     upload_directory,
 )
-from watcher.errors import Failure, Invalid, Ours, Service, Transient
+from watcher.errors import AuthFailure, Failure, Invalid, Ours, Service, Transient
 from watcher.fragalysis import BuildTask, CannotBuild, FileLink, NoObservations, NotAMember
 from watcher.pipeline.failures import (
     AFTER_SCAN,
@@ -104,8 +104,8 @@ class Download:
             return
         try:
             await self._fetch(link, target, upload, folder)
-        except Transient:
-            await self._remember(unit, None)  # the link may have expired: another build gives another one
+        except (Transient, AuthFailure):  # the link has expired, or will have when the pause is over
+            await self._remember(unit, None)  # another build gives another one
             raise
 
     async def put_off(self, unit: int, failure: Failure) -> None:
