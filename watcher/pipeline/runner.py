@@ -257,18 +257,20 @@ class Runner:
 
     async def _run(self, stage: Stage, unit: int) -> None:
         bind_contextvars(stage=stage.name)
-        started, outcome = self._context.clock.monotonic(), "ok"
+        started, outcome, level = self._context.clock.monotonic(), "ok", logging.INFO
         try:
             await stage.step(unit)
             await self._health.succeeded(stage, unit)
+            if stage.name in _QUIET:  # a look that found nothing is a tick, not a change; what it does find logs itself
+                level = logging.DEBUG
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         except Failure as failure:
-            outcome = failure.kind
+            outcome, level = failure.kind, logging.DEBUG  # a condition tells of it, once; this is one try of many
             await self._failed(stage, unit, failure)
         except OSError as error:  # of the network too it is a kind of failure by now: this is the machine
-            outcome = Ours.kind
+            outcome, level = Ours.kind, logging.DEBUG
             await self._failed(stage, unit, Ours(f"{stage.name} failed: {error!r}"))
         except Exception as error:  # noqa: BLE001 - one poisoned unit stops nobody
             outcome = "unexpected"
@@ -276,15 +278,7 @@ class Runner:
         finally:
             took = self._context.clock.monotonic() - started
             metrics.STAGE_DURATION.labels(stage.name, outcome).observe(took)
-            # A look that found nothing is a tick, not a change; what it does find logs itself.
-            quiet = stage.name in _QUIET and outcome == "ok"
-            _log.log(
-                logging.DEBUG if quiet else logging.INFO,
-                "stage_run",
-                unit=unit,
-                outcome=outcome,
-                seconds=round(took, 3),
-            )
+            _log.log(level, "stage_run", unit=unit, outcome=outcome, seconds=round(took, 3))
 
     async def _failed(self, stage: Stage, unit: int, failure: Failure) -> None:
         """Write down what the failure leads to. When even that fails, the unit is simply still due."""
