@@ -13,7 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 from blockbuster import BlockBuster
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from watcher.store.connections import sqlite_engine
@@ -30,12 +30,19 @@ class AtOnce:
             future.set_exception(error)
 
 
+_first: list[Engine] = []
+"""The engine that was connected first."""
+
+
 def not_durable(*arguments: Any, **more: Any) -> AsyncEngine:
     engine = sqlite_engine(*arguments, **more)
+    for first in _first:  # what one has compiled serves all: they speak one dialect, to records of the same tables
+        engine.sync_engine.dialect, engine.sync_engine._compiled_cache = first.dialect, first._compiled_cache
 
     @event.listens_for(engine.sync_engine, "connect")
     def quick(connection: Any, _: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
+        _first[:] = _first or [engine.sync_engine]
 
     return engine
 
