@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.clock import START
-from tests.support.pipeline import A, Job, until, world
+from tests.support.pipeline import A, B, Job, until, world
 from tests.support.record import settings_for_database
 from watcher.answers import NotSent
 from watcher.http import Http
@@ -398,6 +398,26 @@ async def test_a_project_that_closes_between_recording_and_sending_keeps_its_str
     await job.once()
     assert job.bought == ALL
     assert await job.conditions() == {}
+
+
+async def test_what_waited_over_a_restart_is_not_sent_before_the_scan_under_way_has_told(job: Job) -> None:
+    stack = job.sandbox.fragalysis
+    job.set("fragalysis", token=stack.session_token)
+    job.set("limits", compounds_per_day=2)
+    await job.once()
+    (held,) = set(ALL) - set(job.bought)
+    stack.set_public(A[1], False)
+    stack.set_public(B[1], False)
+    job.clock.advance(timedelta(days=1))
+    slow = job.fault("fragalysis", "hold", "target_exp")
+    async with settling(job, crash=False) as runner:
+        await until(lambda: slow.hits and runner._sending.allowed)
+        await runner.turn()
+        assert job.posts() == 1
+        job.sandbox.clear_faults()
+        await until(lambda: not runner._is_under_way("scan"))
+    assert (await job.claims())[held] == IN_THE_HOUSE
+    assert job.posts() == 1
 
 
 async def test_late_rows_of_a_project_that_closed_since_the_last_scan_stay_in_the_house(job: Job) -> None:

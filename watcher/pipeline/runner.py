@@ -196,6 +196,10 @@ class Runner:
     def _is_under_way(self, stage: str) -> bool:
         return any(name == stage for name, _ in self._under_way)
 
+    def _awaits_scan(self, stage: Stage) -> bool:
+        """Say whether a purchase is put off while a scan is under way: it may tell that a project has closed."""
+        return stage.name == "submit" and self._is_under_way(self.scan.name)
+
     async def _drop_passed_over(self) -> None:
         """Cancel downloads of uploads that were passed over: a build can hold the only place for hours."""
         units = [unit for name, unit in self._under_way if name == self.download.name]
@@ -215,6 +219,7 @@ class Runner:
                     {stage.service, stage.name} & paused
                     or self._is_full(stage)
                     or self._is_aside((stage.name, _ALL_UNITS))
+                    or self._awaits_scan(stage)
                 ):
                     continue
                 try:
