@@ -196,7 +196,8 @@ def test_a_restore_that_is_ended_again_and_again(version: Version, tmp_path: Pat
                 with stage.launched("--", "run") as refused:
                     assert refused.wait() == 1
                     assert any("was interrupted" in line for line in refused.stderr)
-        assert len(list(stage.folder.glob("watcher.db.replaced-*Z"))) == 1
+        (replaced,) = stage.folder.glob("watcher.db.replaced-*Z")
+        assert rows_of("upload", replaced) == 2, "its log belongs to it"
         stage.settle()
         stage.check()
 
@@ -219,7 +220,7 @@ def test_a_daily_copy_that_is_killed(tmp_path: Path) -> None:
         stage.settle(once_said="record_backed_up")
         stage.check()
         assert {named} < {*copies.iterdir()} == {*copies.glob("watcher.db.*")}
-        assert all(batches_in(copy) > 0 for copy in [*copies.iterdir()])
+        assert all(rows_of("batch", copy) > 0 for copy in [*copies.iterdir()])
 
 
 @pytest.mark.slow
@@ -233,7 +234,7 @@ def test_a_copy_by_hand_that_is_ended(tmp_path: Path) -> None:
         assert len(list(stage.folder.glob(".copy.db.*.part"))) == 1, "what the one before left is gone"
         first = copy.rename(stage.folder / "first.db")
         stage.desk.call(*backup)
-        assert [(batches_in(copy),)] == [(batches_in(first),)] == stage.answer("SELECT count(*) FROM batch")
+        assert [(rows_of("batch", copy),)] == [(rows_of("batch", first),)] == stage.answer("SELECT count(*) FROM batch")
         stage.settle()
         stage.check()
 
@@ -244,11 +245,11 @@ def pass_a_second() -> None:
     eventually(lambda: int(time.time()) > now)
 
 
-def batches_in(copy: Path) -> int:
-    """Return how many batches a copy holds; it must be sound."""
+def rows_of(table: str, copy: Path) -> int:
+    """Return how many rows of a table a copy holds; it must be sound."""
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        return int(connection.execute("SELECT count(*) FROM batch").fetchone()[0])
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 @pytest.mark.slow
