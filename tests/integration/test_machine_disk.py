@@ -6,9 +6,12 @@ Each time the program pauses, stays alive, says so once, resumes by itself, lose
 import asyncio
 import errno
 import os
+import resource
 import sqlite3
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from sqlalchemy import event
 from tests.support.pipeline import A, Job, world
 from watcher.archives import sweep
 from watcher.errors import Ours
+from watcher.sandbox import archives
 from watcher.store import migrate
 from watcher.store.engine import RecordUnavailable, Store
 
@@ -91,6 +95,42 @@ async def test_archives_wait_for_the_disk_and_nothing_else_does(
     assert await job.conditions() == {}
     assert told(logs, "condition_opened") == told(logs, "condition_closed") == 1
     assert not [one for one in logs if "unexpected" in one["event"]]
+    assert job.bought == ALL
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """What this process writes beyond so many bytes of a file is refused."""
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+
+
+async def test_an_archive_beyond_the_limit_of_file_sizes_waits_alone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    members, noise = archives._members, {"aligned_files/noise.cif": os.urandom(2 << 20).hex()}
+
+    def of_two_sizes(target: Any, *more: Any) -> dict[str, str]:
+        return members(target, *more) | (noise if target.name == A[0] else {})
+
+    monkeypatch.setattr(archives, "_members", of_two_sizes)
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            with files_of_at_most(1 << 20):  # the record stays below
+                await job.again(runner)
+                assert job.bought == ALL
+                assert "File too large" in (await job.conditions())["download: machine"]
+                await job.later(runner, minutes=15)
+                assert [one.archive_state for one in await job.uploads()] == ["wanted", "stored"]
+                assert not list(job.downloads.glob("**/.*.part"))
+            for _ in range(2):
+                await job.later(runner, minutes=15)
+    assert [one.archive_state for one in await job.uploads()] == ["stored", "stored"]
+    assert await job.conditions() == {}
+    assert told(logs, "condition_opened") == told(logs, "condition_closed") == 1
+    assert told(logs, "record_unavailable") == 0
     assert job.bought == ALL
 
 
@@ -255,28 +295,48 @@ async def test_a_backup_that_finds_no_room_leaves_nothing(
 # Locked
 
 
+_LOCKS = """
+import sqlite3, sys
+record = sqlite3.connect(sys.argv[1], isolation_level=None)
+record.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def locked_by_another_program(record: str) -> AsyncIterator[None]:
+    """Keep the record locked while the block runs."""
+    command = [sys.executable, "-S", "-E", "-c", _LOCKS, record]
+    other = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert await other.stdout.readline() == b"locked\n"
+    try:
+        yield
+    finally:
+        await other.communicate(b"")
+        assert other.returncode == 0
+
+
 async def test_a_record_that_another_program_keeps_locked(job: Job) -> None:
     job.set("database", timeout="1s")
-    other = sqlite3.connect(job.file, isolation_level=None, check_same_thread=False)
-    try:
-        with structlog.testing.capture_logs() as logs:
-            async with job.run() as runner:
-                await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            async with locked_by_another_program(job.file):
                 await runner.request_scan()
                 for _ in range(2):
                     job.clock.advance(40)
                     await runner.turn()
                     await runner.idle()
                 assert told(logs, "record_unavailable") == 1
+                assert told(logs, "record_available_again") == 0
                 assert job.asked("target_experiment_uploads") == 0
-                assert job.program is not None
-                job.program.context.store._deadline = 30.0  # a busy machine must not look like another lock
-                await asyncio.to_thread(other.execute, "ROLLBACK")
-                async with asyncio.timeout(30):
-                    await runner.settle()
-    finally:
-        other.close()
+            assert job.program is not None
+            job.program.context.store._deadline = 30.0  # a busy machine must not look like another lock
+            async with asyncio.timeout(30):
+                await runner.settle()
     assert told(logs, "record_unavailable") == told(logs, "record_available_again") == 1
+    assert "locked" in next(one["reason"] for one in logs if one["event"] == "record_unavailable")
     assert job.bought == ALL
 
 
