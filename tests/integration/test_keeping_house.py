@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from blockbuster import BlockBuster
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from tests.support.clock import START, FakeClock
-from tests.support.pipeline import ROWS_A, A, Job, world
+from tests.support.pipeline import ROWS_A, A, Job, QuickChemistry, until, world
 from tests.support.record import DAY, World
-from watcher import points
+from watcher import points, schedule
 from watcher.archives import removal
 from watcher.errors import Invalid, Ours
 from watcher.pipeline import prune
 from watcher.pipeline.backup import Backup
 from watcher.pipeline.inventory import inventory
 from watcher.pipeline.stage import Context
+from watcher.program import opened
 from watcher.settings import DatabaseSettings, Settings
 from watcher.store import backups, invariants, retention, targets
 from watcher.store.conditions import close_condition, open_condition
@@ -305,6 +307,50 @@ async def test_a_copy_that_fails_is_said_and_holds_nothing_up(job: Job) -> None:
         await job.later(runner, minutes=1)
     assert await job.conditions() == {}
     assert len(copies(job)) == 1
+
+
+async def test_a_copy_for_which_the_disk_has_no_room_is_made_by_the_daemon_later(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fills up while the pages are written; what is bought meanwhile does not wait."""
+    job.set("download", enabled=False)
+    await job.once()
+    with closing(sqlite3.connect(job.file)) as record, record:
+        record.execute("UPDATE instance SET created_at = '2020-01-01 00:00:00.000000'")
+    connect, begun, full = sqlite3.connect, 0, True
+
+    def connect_to_a_small_disk(database: str | Path, *more: Any, **options: Any) -> sqlite3.Connection:
+        nonlocal begun
+        connection: sqlite3.Connection = connect(database, *more, **options)
+        if str(database).endswith(".part"):
+            begun += 1
+            connection.execute(f"PRAGMA max_page_count = {8 if full else 10**6}")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_to_a_small_disk)
+    monkeypatch.setattr(schedule, "KEEP_HOUSE", timedelta(seconds=0.2))
+    job.sandbox.fragalysis.add_upload(*A, [*ROWS_A, ("A0400a", "CCC", "Z9")])
+    failures: list[BaseException] = []
+
+    with capture_logs() as logs:
+        async with (
+            opened(job.settings, "run", chemistry=QuickChemistry()) as program,
+            schedule.working(job.settings, program, failures.append),
+        ):
+            await until(lambda: begun >= 3 and "CCC" in job.bought)
+            (reason,) = [one for kind, one in (await job.conditions()).items() if kind == "backup: backup_failed"]
+            assert "disk is full" in reason
+            assert list((Path(job.file).parent / "backups").iterdir()) == []
+            full = False
+            await until(lambda: copies(job))
+            await until(lambda: any(one["event"] == "condition_closed" for one in logs))
+    assert failures == []
+    assert await job.conditions() == {}
+    assert len(copies(job)) == 1
+    assert [(one["event"], one["subject"]) for one in logs if "condition" in one["event"]] == [
+        ("condition_opened", "backup"),
+        ("condition_closed", "backup"),
+    ]
 
 
 async def test_a_copy_that_is_not_sound_is_no_copy(
