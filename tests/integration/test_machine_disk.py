@@ -215,6 +215,37 @@ async def test_a_record_that_takes_no_change_is_told_once(job: Job, what: str, w
     assert await job.conditions() == {}
 
 
+async def test_a_record_to_which_no_second_connection_can_be_made_is_told_once(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without file descriptors: that the one which is open works does not mean that it is over."""
+    job.set("download", enabled=False)
+    refused = 0
+
+    def refuse(*_: Any, **__: Any) -> None:
+        nonlocal refused
+        refused += 1
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            assert job.program is not None
+            await job.program.context.store.engine.dispose()
+            await runner.scan.request()  # opens one
+            with monkeypatch.context() as patch:
+                patch.setattr(sqlite3, "connect", refuse)
+                for _ in range(30):
+                    await runner.turn()
+                    await runner.idle()
+                    job.clock.advance(5)
+            assert (told(logs, "record_unavailable"), told(logs, "record_available_again")) == (1, 0)
+            assert 3 <= refused <= 12, "tried again, less and less often"
+            await job.later(runner, minutes=1)
+    assert job.bought == ALL
+    assert told(logs, "record_unavailable") == told(logs, "record_available_again") == 1
+    assert await job.conditions() == {}
+
+
 async def test_a_purchase_whose_intent_is_not_committed_is_not_made(job: Job) -> None:
     with structlog.testing.capture_logs() as logs:
         async with job.run() as runner:

@@ -1,7 +1,8 @@
 """Connections to SQLite and PostgreSQL, each set up so that a commit is a commit."""
 
 import os
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -74,6 +75,12 @@ def sqlite_engine(url: URL, deadline: float, *, read_only: bool, foreign_keys: b
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def open_anew(file: Path) -> None:
+    """Open a SQLite record beside the connections that there are, read from it, and close it. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(sqlite_uri(file, "rw"), uri=True)) as connection:
+        connection.execute("SELECT id FROM instance").fetchone()
 
 
 def postgres_engine(url: URL, deadline: float) -> AsyncEngine:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -19,7 +20,13 @@ from watcher.errors import Ours, SettingsError
 from watcher.notices import Subscription
 from watcher.points import reach
 from watcher.settings import DatabaseSettings
-from watcher.store.connections import create_private, postgres_engine, refuse_interrupted_restore, sqlite_engine
+from watcher.store.connections import (
+    create_private,
+    open_anew,
+    postgres_engine,
+    refuse_interrupted_restore,
+    sqlite_engine,
+)
 
 _log = structlog.get_logger(__name__)
 _CLEANING_UP_S = 5.0
@@ -109,8 +116,14 @@ class Store:
     async def probe(self) -> None:
         """Return when the database takes a change: a full disk lets through what only reads. Raises RecordUnavailable.
 
-        The change is taken back in the same transaction.
+        The change is taken back in the same transaction. A connection that is open works also where no other can be
+        opened, for want of file descriptors, so SQLite is asked for a new one first.
         """
+        if self.sqlite_file is not None:
+            try:
+                await asyncio.to_thread(open_anew, self.sqlite_file)
+            except sqlite3.Error as error:
+                raise RecordUnavailable(f"the database {self.label} failed: {error}", action=_ADVICE) from error
         async with self.write() as session:
             await session.execute(text("UPDATE instance SET scan_no = scan_no + 1"))
             await session.execute(text("UPDATE instance SET scan_no = scan_no - 1"))
