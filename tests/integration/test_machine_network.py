@@ -58,8 +58,13 @@ async def test_names_that_stop_resolving(job: Job, monkeypatch: pytest.MonkeyPat
             conditions = await job.conditions()
             assert set(conditions) == {"fragalysis: unreachable", "molecule_one: unreachable"}
             assert all("localhost does not resolve" in reason for reason in conditions.values())
+            for _ in range(3):
+                await job.later(runner, minutes=16)
+            assert told(logs, "condition_opened") == 2, "once for each service, however often it is tried"
             resolves = True
             await job.later(runner, minutes=16)
+            assert told(logs, "condition_closed") == 2
+            assert job.bought == ALL
             # In the middle of the work: a purchase that finds no name was certainly not sent.
             job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
             submit = next(stage for stage in runner.stages if stage.name == "submit")
@@ -79,7 +84,11 @@ async def test_names_that_stop_resolving(job: Job, monkeypatch: pytest.MonkeyPat
     assert job.bought == {**ALL, "CCC": 1}
     assert await job.conditions() == {}
     assert {one.state for one in await job.batches()} <= {"collected", "closed"}
-    assert told(logs, "condition_opened", kind="unreachable") == told(logs, "condition_closed", kind="unreachable") <= 4
+    for service in ("fragalysis", "molecule_one"):
+        about = {"kind": "unreachable", "subject": service}
+        assert told(logs, "condition_opened", **about) == told(logs, "condition_closed", **about) <= 2
+    assert told(logs, "condition_opened", subject="molecule_one") == 2
+    assert told(logs, "record_unavailable") == 0
 
 
 # PostgreSQL behind a wire that can be cut
