@@ -64,6 +64,37 @@ async def test_a_batch_whose_counts_never_reach_its_size_ends(job: Job) -> None:
     assert (job.bought, job.posts()) == (ALL, 1)
 
 
+async def test_what_another_version_of_the_api_bought_is_not_lost(tmp_path: Path) -> None:
+    """Who releases a lost batch pays twice: its results are a setting away."""
+    async with world(tmp_path, version="v1") as job:
+        job.set("download", enabled=False)
+        job.sandbox.molecule_one.pace.manual = True
+        async with job.run() as runner:
+            await runner.scan.request()
+            for _ in range(12):
+                await runner.turn()
+                await runner.idle()
+        job.sandbox.molecule_one.pace.manual = False
+        job.set("molecule_one", api_version="v2")
+        unknown = {"status": 404, "body": '{"message":"not found"}', "headers": {"Content-Type": "application/json"}}
+        job.fault("molecule_one", "status", COUNTS, times=None, **unknown)
+        async with job.run() as runner:
+            await job.again(runner)
+            for _ in range(8):
+                await job.later(runner, minutes=10)
+            assert await states(job) == ["submitted"]
+            told = [one for one in await job.open_conditions() if one.subject == "batch 1"]
+            assert [(one.kind, "which v1 bought" in one.reason) for one in told] == [("unreadable", True)]
+            assert 'molecule_one.api_version = "v1"' in told[0].action
+        job.set("molecule_one", api_version="v1")
+        job.sandbox.clear_faults()
+        job.clock.advance(timedelta(hours=1))
+        await job.once()
+        assert await states(job) == ["collected"]
+        assert (job.bought, job.posts()) == (ALL, 1)
+        assert await job.conditions() == {}
+
+
 async def restored(job: Job) -> None:
     """Buy a second batch and forget it, as after going back to a copy."""
     job.set("fragalysis", targets=["A71*"])

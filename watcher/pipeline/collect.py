@@ -17,7 +17,7 @@ from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.results import Result, record_results, sent_smiles, unanswered
 from watcher.store.results import missing as missing_claims
-from watcher.store.schema import Batch
+from watcher.store.schema import Batch, Profile
 from watcher.store.transitions import say_after_commit
 
 LOOKS_FOR_MISSING = 5
@@ -101,7 +101,11 @@ class Collect:
             elif isinstance(failure, BatchUnknown):
                 batch.due_at = now + backoff(self._unknown[unit], self._context.random, first=_UNKNOWN_WAIT)
                 if self._unknown[unit] >= LOOKS_BEFORE_LOST:
-                    await self._lose(session, batch, failure, now)
+                    version = (await session.get_one(Profile, batch.profile_id)).api_version
+                    if version == self._settings.api_version:
+                        await self._lose(session, batch, failure, now)
+                    else:
+                        await self._ask_for_version(session, batch, version, now)
             elif isinstance(failure, Invalid):
                 await open_condition(
                     session,
@@ -111,6 +115,17 @@ class Collect:
                     action="nothing: it is asked again; if it lasts, ask Molecule.one about the batch",
                     now=now,
                 )
+
+    async def _ask_for_version(self, session: Session, batch: Batch, version: str, now: datetime) -> None:
+        """Say that a batch may be unknown only because it was bought by another version of the API."""
+        await open_condition(
+            session,
+            f"batch {batch.id}",
+            "unreadable",
+            reason=f"{self._settings.api_version} does not know batch {batch.remote_id}, which {version} bought",
+            action=f'set molecule_one.api_version = "{version}" until its results are stored',
+            now=now,
+        )
 
     async def _lose(self, session: Session, batch: Batch, failure: Failure, now: datetime) -> None:
         """Set a batch aside that the service does not know; should its list show it again, it is taken up."""
