@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -65,6 +65,8 @@ TROUBLE: tuple[Failure, ...] = (
     AuthFailure("who are you?"),
     Invalid("not like that"),
 )
+FRANK = ("whole", "cut", "none")
+"""Lists that do not hide that they are not whole."""
 WAITS_S = (1, 20, 300, 1900, 7200, 90_000)
 ACTIONS = (
     *("an upload appears",) * 4, "an upload goes", "a target changes", "rows appear late",
@@ -102,7 +104,7 @@ class Pipeline(RuleBasedStateMachine):
         self.approved: set[str] = set()
         """Compounds that a person approved, likewise."""
         self.honest = False
-        """After a restore the service hides nothing until its list was read."""
+        """After a restore the service hides nothing until its list was read, or says that it is not whole."""
         self.backup: tuple[int, dict[int, bool | None]] | None = None
         self.scan_no, self.scanned = 0, dict[int, bool | None]()
         """The last scan, and how public each target was in it."""
@@ -197,11 +199,26 @@ class Pipeline(RuleBasedStateMachine):
         if not self.honest:
             self.vendor.catch_up()
             self.vendor.listing, self.vendor.lags = how, lags
+        elif how in FRANK:
+            self.vendor.listing = how
+
+    async def look_at_gate(self) -> None:
+        """Once sending may begin after a restore: what opened without the whole list may have forgotten anything."""
+        if not self.honest or not self.program.runner._sending.allowed:
+            return
+        self.honest = False
+        if self.vendor.listed != "whole":
+            self.totals["went on without the list"] += 1
+            waited = timedelta(seconds=self.clock.monotonic() - self.program.opened_at)
+            if self.named and waited < self.program.settings.molecule_one.unconfirmed_window:
+                self.violations.append(f"sending began without the list after {waited}")
+            await self.forgive(self.vendor.known())
 
     async def at_the_till(self, sale: Sale) -> None:
         """Look at a purchase before the vendor does: it must be intended, allowed, and the first of each molecule."""
         self.totals["sent"] += 1
         self.totals[f"answer: {self.vendor.answer}"] += 1
+        await self.look_at_gate()
         limits, told = self.program.settings.limits, self.violations
         key = profile_of(self.program.settings.molecule_one).key
         async with self.program.store.read() as session:
@@ -221,7 +238,8 @@ class Pipeline(RuleBasedStateMachine):
                 told.append(f"bought twice: {twice}")
         today = [*(one for one in counts if one.at > sale.at - DAY), sale]
         number = sum(smiles not in approved for one in today for smiles in one.smiles)
-        if limits.compounds_per_day and number > limits.compounds_per_day:
+        limited = not approved.issuperset(sale.smiles)  # the limit may be lower than when the others were sent
+        if limits.compounds_per_day and limited and number > limits.compounds_per_day:
             told.append(f"{number} compounds in a day")
         if limits.new_compounds_per_scan and most > limits.new_compounds_per_scan:
             told.append(f"{most} compounds of one scan")
@@ -287,8 +305,8 @@ class Pipeline(RuleBasedStateMachine):
         shutil.copyfile(self.file, self.folder / "backup.db")
         self.backup = self.scan_no, self.scanned
 
-    async def restore(self) -> None:
-        """Put the older record in place; the service lists all it has until that was read."""
+    async def restore(self, listing: str) -> None:
+        """Put the older record in place; the service lists all it has, or says that it does not."""
         if self.backup is None:
             return
         self.totals["restores"] += 1
@@ -299,15 +317,20 @@ class Pipeline(RuleBasedStateMachine):
         shutil.copyfile(self.folder / "backup.db", self.file)
         self.scan_no, self.scanned = self.backup
         self.forget()
-        self.honest, self.vendor.listing = True, "whole"
+        self.honest, self.vendor.listing = True, listing
         self.vendor.catch_up()
         await self.program.open()
+        level = self.program.settings.molecule_one.detail_level
+        await self.forgive(
+            sale for sale in self.vendor.taken if not (self.named and sale.known and sale.detail_level == level)
+        )
+
+    async def forgive(self, sales: Iterable[Sale]) -> None:
+        """Expect no memory of purchases that the record does not know."""
         async with self.program.store.read() as session:
             tokens = set(await session.scalars(select(Batch.token)))
-        level = self.program.settings.molecule_one.detail_level
-        for sale in self.vendor.taken:
-            findable = self.named and sale.known and sale.detail_level == level
-            sale.forgiven |= sale.token not in tokens and not findable
+        for sale in sales:
+            sale.forgiven |= sale.token not in tokens
 
     # One rule: Hypothesis leaves rules out at random, and then what takes several of them hardly ever happens. Its
     # draws repeat each other on purpose, so that details are left to chance.
@@ -351,7 +374,7 @@ class Pipeline(RuleBasedStateMachine):
             "a stop": lambda: self.run(self.program.reopen(stop=True)),
             "other settings": lambda: self.changes_settings((0, 3, 6)[choice % 3], level=yes),
             "a backup": lambda: self.run(self.back_up()),
-            "a restore": lambda: self.run(self.restore()),
+            "a restore": lambda: self.run(self.restore(listing if listing in FRANK else "whole")),
         }
         happen.get(what, lambda: self.step(what))()
         self.run(self.program.rest())
@@ -364,7 +387,7 @@ class Pipeline(RuleBasedStateMachine):
         assert not self.program.runner._aside
         if self.checked != self.program.committed:
             self.run(self.check())
-        self.honest &= not self.program.runner._sending.allowed
+        self.run(self.look_at_gate())
         self.sound = True
 
     async def check(self) -> None:

@@ -511,9 +511,11 @@ async def test_v1_never_takes_for_somebody_elses_what_it_cannot_read(v1: Job) ->
 async def test_v1_finds_its_batch_beside_one_that_is_never_readable(v1: Job, status: int) -> None:
     lose_answer(v1)
     async with v1.run() as runner:
-        await runner.turn()
-        await runner.idle()
-        other = another(v1, "CCCCCCC")
+        await runner.scan.request()
+        while not v1.posts():
+            await runner.turn()
+            await runner.idle()
+        other = another(v1, "CCCCCCC")  # listed, and so read, before ours
         v1.fault("molecule_one", "status", f"batch-search-result/{other}", status=status, times=None)
         await v1.again(runner)
     assert await states(v1) == ["collected"]

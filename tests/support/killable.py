@@ -77,6 +77,8 @@ class Killable:
         self.clock = clock
         self.deadly: str | None = None
         """The point at which it is killed next."""
+        self.opened_at = 0.0
+        """When it last started, on the monotonic clock."""
         self.committed = 0
         self.killed: Counter[str] = Counter()
         self._engine = engine
@@ -90,6 +92,7 @@ class Killable:
     async def open(self) -> None:
         """Start on the record, as often as it is killed while it starts."""
         while True:
+            self.opened_at = self.clock.monotonic()
             self.store = Store(self.settings.database)
             self.store.engine = self._engine
             own, clock = self.settings, self.clock

@@ -162,6 +162,8 @@ class Vendor:
     """What is taken now is not listed before `catch_up`."""
     listing: str = "whole"
     """`whole`, `cut` (and says so), `short` (and does not), `nameless` or `none`."""
+    listed: str = ""
+    """How the last list was."""
     quick: bool = False
     """Every molecule that is bought ends at once."""
     trouble: Failure | None = None
@@ -270,7 +272,7 @@ class MoleculeOneInMemory(MoleculeOne):
 
     async def list_batches(self) -> Listing | None:
         self._vendor.check()
-        how = self._vendor.listing
+        how = self._vendor.listed = self._vendor.listing
         if how == "none":
             return None
         named = self.names_batches and how != "nameless"
