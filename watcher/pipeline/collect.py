@@ -139,7 +139,8 @@ class Collect:
             f"batch {batch.id}",
             "lost",
             reason=f"the service does not know batch {batch.remote_id} any more: {failure.message}{meanwhile}",
-            action=f"ask Molecule.one about it; `watcher batches release {batch.id}` buys its compounds again",
+            action=f"ask Molecule.one about it; `watcher batches adopt {batch.id} REMOTE_ID` if it has another id, "
+            f"`watcher batches release {batch.id}` buys its compounds again",
             now=now,
         )
 
