@@ -5,7 +5,7 @@ Where the published client has a function for the same job, ours carries its nam
 
 from watcher.fragalysis.builds import BuildFailed, Building, BuildReady, BuildTask, FileLink
 from watcher.fragalysis.client import Fragalysis
-from watcher.fragalysis.downloads import CannotBuild, NoObservations, NotAMember
+from watcher.fragalysis.downloads import CannotBuild, LinkExpired, NoObservations, NotAMember
 from watcher.fragalysis.records import Observation, Target, TargetUploads, Upload
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "CannotBuild",
     "FileLink",
     "Fragalysis",
+    "LinkExpired",
     "NoObservations",
     "NotAMember",
     "Observation",

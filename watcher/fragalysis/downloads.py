@@ -34,6 +34,10 @@ class CannotBuild(Transient):
     """
 
 
+class LinkExpired(Transient):
+    """The file that a link leads to is not there any more; another request finds or builds it again."""
+
+
 class NotAMember(AuthFailure):
     """This visitor may not have this target's files (capture `download_post_private_anonymous`)."""
 
@@ -93,12 +97,12 @@ class Downloads:
     async def fetch(self, link: FileLink) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
         """Open a built file: its announced length in bytes, if any, and its bytes in pieces.
 
-        Raises Transient when the link has expired or the transfer breaks off, within the iteration too.
+        Raises LinkExpired, and Transient when the transfer breaks off, within the iteration too.
         """
         params = {"file_url": link.path}
         async with self._session.stream(DOWNLOAD_PATH, operation="download_file", params=params) as (answer, chunks):
             if answer.status == 404:
-                raise Transient("the link of a download has expired; it is asked for again")
+                raise LinkExpired("the link of a download has expired; it is asked for again")
             if (failure := self._session.failure(answer)) is not None:
                 failure.message = f"{answer.what} answered {answer.status}"  # the body may repeat the link
                 failure.args = (failure.message,)

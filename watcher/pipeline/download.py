@@ -22,8 +22,8 @@ from watcher.archives import (
     unpack,
     upload_directory,
 )
-from watcher.errors import AuthFailure, Failure, Invalid, Ours, Service, Transient
-from watcher.fragalysis import BuildTask, CannotBuild, FileLink, NoObservations, NotAMember
+from watcher.errors import Failure, Invalid, Ours, Service, Transient
+from watcher.fragalysis import BuildTask, CannotBuild, FileLink, LinkExpired, NoObservations, NotAMember
 from watcher.pipeline.failures import (
     AFTER_SCAN,
     BUILDS_BEFORE_UNAVAILABLE,
@@ -86,12 +86,13 @@ class Download:
         bind_contextvars(
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
         )
+        resume = self._task_of(upload)
         try:
             link = await self._context.fragalysis.download_target(
                 target.name,
                 target.target_access_string,
                 self._settings,
-                resume=self._task_of(upload),
+                resume=resume,
                 on_task=lambda task: self._remember(unit, task),
             )
         except Invalid:
@@ -104,8 +105,11 @@ class Download:
             return
         try:
             await self._fetch(link, target, upload, folder)
-        except (Transient, AuthFailure):  # the link has expired, or will have when the pause is over
-            await self._remember(unit, None)  # another build gives another one
+        except Transient as failure:
+            if resume is not None and isinstance(failure, LinkExpired):  # no outage: nothing could be fetched for long
+                await self._look_again(unit, listed=True)
+                return
+            await self._remember(unit, None)  # the link may have expired: another build gives another one
             raise
 
     async def put_off(self, unit: int, failure: Failure) -> None:
