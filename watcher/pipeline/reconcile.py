@@ -91,7 +91,8 @@ class Reconcile:
         found = await look(self._context, listing, self._suspected)
         reach("reconcile.found")
         await self._conclude(found, doubtful, late, listing)
-        if found.trouble is not None:
+        # What nobody waits for is not looked at again, so that nothing would ever tell that the trouble is over.
+        if found.trouble is not None and (doubtful or late or not self._sending.allowed):
             raise found.trouble
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only

@@ -38,7 +38,7 @@ _ASIDE = timedelta(minutes=5)
 """How long a unit is left alone that shows a fault of the program."""
 _STALLED = 5  # looks at something overdue that no stage starts, before it counts as nothing to wait for
 _ALL_UNITS = -1
-_QUIET = ("collect", "prune", "backup")
+_QUIET = ("reconcile", "collect", "prune", "backup")
 
 
 class Runner:
