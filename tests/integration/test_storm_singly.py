@@ -1,5 +1,6 @@
 """One fault at a time on every call of both services: told once, healed once, and the job ends right."""
 
+import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.support.storm import (
     EVERYTHING,
     HARMLESS,
     KINDS,
+    LISTS,
     ROWS,
     ROWS_ALONE,
     SIDES,
@@ -20,10 +22,13 @@ from tests.support.storm import (
     Story,
     calm,
     ends_right,
+    expected,
     fault,
     fits,
     held,
     help_out,
+    left_to_a_person,
+    make_asked,
     storm,
     told_once,
 )
@@ -41,44 +46,54 @@ def cases() -> Iterator[tuple[Age, str, str]]:
         yield from ((age, call, kind) for age in (ages if EVERYTHING else ages[(row + column) % 2 :][:1] or ages))
 
 
-LISTS = ("targets", "projects", "uploads", "observations")
-"""The calls that more than one target is read from."""
-
-
 @pytest.mark.parametrize(("age", "call", "kind"), [*cases()])
 async def test_a_fault_is_told_once_and_forgotten(tmp_path: Path, story: Story, age: Age, call: str, kind: str) -> None:
     """It lasts more than an hour."""
     alone = call not in LISTS
     everything = (BOUGHT_ALONE, ROWS_ALONE) if alone else (BOUGHT, ROWS)
-    patient = not kind.startswith("held")
-    async with storm(tmp_path, age, alone=alone, patient=patient) as job, job.run() as runner:
-        # Results that are not listed are looked for five times, then they count as failed: that is another test.
-        unlisted = call.startswith("results") and kind in ("repeated", "skipped")
-        rule = fault(call, kind, job, times=3 if unlisted else None)
-        await job.again(runner)
-        if call == "landing" and rule.hits == 0:
-            pytest.skip("never asked for")
-        assert rule.hits
-        await job.later(runner, minutes=5)
-        for _ in range(3):  # no longer at once: who fails is still known to fail then
-            await job.later(runner, minutes=20)
-        if kind in HARMLESS and call != "file":
-            assert not story.told("condition_opened")
-            await ends_right(job, *everything)
-        asked = sum(len(server.requests) for server in (job.sandbox.fragalysis, job.sandbox.molecule_one))
-        if kind == "404_page":
-            quarantined = [one for one in story.told("condition_opened") if "quarantined" in one[1]]
-            assert not quarantined, "a page of a proxy says nothing of an item"
-        # A build is looked at five times before it counts as a failure, and each look is asked for three times.
-        assert asked < (1500 if call == "task" else 400), "no hot loop"
-        assert story.turns < 400
-        await calm(job, runner)
-        if call == "create":
+    told = expected(call, kind, age)
+    async with storm(tmp_path, age, alone=alone, patient=not kind.startswith("held")) as job:
+        await make_asked(job, call, age)
+        async with job.run() as runner:
+            # Results that are not listed are looked for five times, then they count as failed: that is another test.
+            unlisted = call.startswith("results") and kind in ("repeated", "skipped")
+            rule = fault(call, kind, job, times=3 if unlisted else None)
+            await job.again(runner)
+            assert rule.hits
+            for wait in (5, 28, 28):  # no longer at once: who fails is still known to fail then
+                await job.later(runner, minutes=wait)
+            assert story.told("condition_opened").keys() == told
+            if kind in HARMLESS and call != "file":
+                await ends_right(job, *everything)
+            asked = sum(len(server.requests) for server in (job.sandbox.fragalysis, job.sandbox.molecule_one))
+            # A build is looked at five times before it counts as a failure, and each look is asked for three times.
+            assert asked < (1500 if call == "task" else 400), "no hot loop"
+            assert story.turns < 400
+            await calm(job, runner)
+            left = left_to_a_person(call, kind, age)
+            assert {(one.subject, one.kind) for one in await job.open_conditions()} == left
             assert job.posts() == 1 or not await held(job)
-        await help_out(job)
-        await calm(job, runner, 1)
-        await ends_right(job, *everything)
-        told_once(story)
+            if left:
+                await help_out(job)
+                await calm(job, runner, 1)
+            await ends_right(job, *everything)
+            told_once(story, told)
+
+
+@pytest.mark.parametrize("age", SIDES)
+async def test_the_calls_are_all_there_are(tmp_path: Path, age: Age) -> None:
+    async with storm(tmp_path, age) as job:
+        for call in ("details", "delete"):
+            await make_asked(job, call, age)
+        await job.once()
+        calls = {name: one for name, one in CALLS.items() if age in one.ages}
+        met = set()
+        for server in (job.sandbox.fragalysis, job.sandbox.molecule_one):
+            for method, path in server.requests:
+                found = [name for name, one in calls.items() if method == one.method and re.search(one.path, path)]
+                assert len(found) == 1, (method, path, found)
+                met.update(found)
+        assert met == calls.keys()
 
 
 @pytest.mark.parametrize("age", SIDES)
@@ -95,4 +110,4 @@ async def test_a_service_that_takes_no_connection(tmp_path: Path, story: Story, 
         await server.start()
         await calm(job, runner)
         await ends_right(job)
-        told_once(story)
+        told_once(story, {(where, "unreachable")})

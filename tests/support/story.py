@@ -21,5 +21,6 @@ def story(monkeypatch: pytest.MonkeyPatch, sqlite_at_once: None) -> Iterator[Sto
 
     monkeypatch.setattr(Runner, "turn", turn)
     with structlog.testing.capture_logs() as logs:
+        structlog.get_config()["processors"].insert(0, structlog.contextvars.merge_contextvars)
         seen.logs = logs
         yield seen
