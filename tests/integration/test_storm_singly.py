@@ -55,7 +55,7 @@ async def test_a_fault_is_told_once_and_forgotten(tmp_path: Path, story: Story, 
     async with storm(tmp_path, age, alone=alone, patient=not kind.startswith("held")) as job:
         await make_asked(job, call, age)
         async with job.run() as runner:
-            # Results that are not listed are looked for five times, then they count as failed: that is another test.
+            # Results that are not listed are looked for an hour, then they count as failed: that is another test.
             unlisted = call.startswith("results") and kind in ("repeated", "skipped")
             rule = fault(call, kind, job, times=3 if unlisted else None)
             await job.again(runner)
