@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import structlog
 
 from tests.support.pipeline import PRIVATE, ROWS_A, ROWS_B, A, B, Job, Version, world
 
@@ -202,6 +203,19 @@ async def test_late_rows_are_picked_up_once_more(job: Job) -> None:
         assert job.asked("/api/site_observations/") == asked
     smiles = (job.downloads / A[1] / A[0] / "1" / "files" / "smiles.smi").read_text()
     assert "CCCl" in smiles
+
+
+async def test_a_second_reading_that_breaks_the_contract_sets_nothing_aside_and_is_told(job: Job) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            await job.again(runner)
+            job.fault("fragalysis", "status", "/api/site_obs", status=404, times=None)
+            await job.later(runner, minutes=11)
+            await job.later(runner, hours=3)
+    told = [one for one in logs if one["event"] == "second_reading_given_up"]
+    assert len(told) == len(await job.uploads())
+    assert {one.scoring_state for one in await job.uploads()} == {"scored"}
+    assert await job.conditions() == {}
 
 
 async def test_a_second_reading_leaves_a_newer_upload_to_itself(job: Job) -> None:

@@ -69,6 +69,13 @@ class Extract:
             if isinstance(failure, Invalid) and upload.scoring_state != "detected":
                 # The second reading only; what the first one found stands.
                 upload.settle_due_at = upload.scoring_due_at = None
+                say_after_commit(
+                    session,
+                    "second_reading_given_up",
+                    level="warning",
+                    reason=failure.message,
+                    action="nothing: what the first reading found stands; later rows come with the next upload",
+                )
             elif isinstance(failure, Invalid):
                 targets.set_scoring_state(
                     session, upload, "quarantined", now=now, why=failure.message, error=failure.message
