@@ -318,6 +318,17 @@ def with_checksum(block: bytes | bytearray) -> bytes:
     return bytes(blank[:148] + b"%06o\0 " % sum(blank) + blank[156:])
 
 
+@pytest.mark.parametrize("where", ["a name without an end", "padding"])
+def test_what_the_library_reads_byte_by_byte_has_an_end(tmp_path: Path, where: str) -> None:
+    """Gigabytes of it would keep a thread busy for hours."""
+    good = tar_gz([Entry("a", b"1")])
+    run(good + bytes(10**6), tmp_path)
+    assert tree(tmp_path / "files") == {"a": b"1"}
+    name = b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 10**7
+    with pytest.raises(Unsafe, match="takes for ever to read"):
+        run(good + bytes(10**7) if where == "padding" else name, tmp_path)
+
+
 def test_headers_of_a_tar_cannot_fill_the_memory(tmp_path: Path) -> None:
     def chain(type_: bytes, count: int, size: int) -> Iterator[bytes]:
         for _ in range(count):

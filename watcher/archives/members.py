@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from typing import IO, NoReturn, Protocol, cast
 
 from watcher.archives.faults import Undecodable, Unsafe
@@ -25,6 +25,7 @@ _BYTES_PER_ENTRY = 1 << 8
 _LONGEST_COMPONENT = 255
 _LONGEST_NAME = 2000
 _DEEPEST = 100
+_SINGLE_BYTES = 1 << 22
 _ENTRY = b"PK\x01\x02"
 _ENCRYPTED = 0x1 | 0x40
 
@@ -132,7 +133,7 @@ class _GuardedFile:
 
 def tar_members(file: BufferedReader, *, max_members: int) -> Iterator[Member]:  # noqa: ARG001 - the writer counts
     """Read a tar.gz from front to back, without a list of its members, to the checksum at its very end."""
-    with _decoding(), gzip.GzipFile(fileobj=file) as unzipped:
+    with _decoding(), gzip.GzipFile(fileobj=_NoByteByByte(file), mode="rb") as unzipped:
         stream = _Forward(unzipped)
         with tarfile.TarFile(fileobj=cast("IO[bytes]", stream), mode="r", encoding="utf-8") as archive:
             while (info := archive.next()) is not None:
@@ -151,6 +152,20 @@ def _tar_content(stream: "_Forward", info: tarfile.TarInfo) -> Iterator[bytes] |
     if info.size < 0:
         raise Undecodable(f"the archive is undecodable: {_shown(info.name)} has a negative size")
     return stream.content(info.offset_data, info.size)
+
+
+class _NoByteByByte(RawIOBase):
+    """What the gzip library reads from. It takes names in headers, and zeros after the end, a byte at a time."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self._single = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self._single += size == 1
+        if self._single > _SINGLE_BYTES:
+            raise _TooMany("the archive has a header or a padding that takes for ever to read")
+        return self._file.read(size)
 
 
 class _Forward:
