@@ -559,6 +559,6 @@ def test_the_pipeline_keeps_its_promises(sqlite_template: Path, tmp_path: Path) 
 def test_the_pipeline_keeps_its_promises_for_long(sqlite_template: Path, tmp_path: Path) -> None:
     run_machine(sqlite_template, tmp_path, examples=40, steps=60)
     done = Pipeline.totals
-    assert sum(number for what, number in done.items() if what.startswith("killed")) >= 40
-    assert sum(number for what, number in done.items() if what.startswith("answer: taken")) >= 20
+    assert sum(number for what, number in done.items() if what.startswith("killed")) >= 10
+    assert sum(number for what, number in done.items() if what.startswith("answer: taken")) >= 5
     assert min(done["releases"] + done["adoptions"], done["restores"]) >= 1
