@@ -132,6 +132,20 @@ async def test_a_batch_that_was_read_back_holds_everything_until_it_shows_all(jo
     assert {row.disposition for row in await job.rows()} == {"scored"}
 
 
+async def test_the_size_of_a_batch_that_was_read_back_is_asked_for_where_the_list_does_not_tell(job: Job) -> None:
+    """Else its first counts, and the first of its results, look like all of it."""
+    await restored(job)
+    job.sandbox.molecule_one.listing.names = False
+    job.fault("molecule_one", "edit", "batch-search$", method="GET", drop=["size"], times=None)
+    counts = {"status": 200, "body": '{"queued":0,"running":0,"finished":1,"error":0}', "times": 1}
+    job.fault("molecule_one", "status", COUNTS, headers={"Content-Type": "application/json"}, **counts)
+    job.fault("molecule_one", "skip_rows", RESULTS, times=1)
+    await job.once()
+    assert [one.size for one in await job.batches()] == [2, 2]
+    assert (job.posts(), set(job.bought.values())) == (2, {1})
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+
+
 async def test_a_person_goes_on_without_what_a_batch_does_not_show(job: Job, blockbuster: BlockBuster) -> None:
     blockbuster.deactivate()  # a command looks at files
     await restored(job)

@@ -31,6 +31,8 @@ class Found:
 
     remote_ids: dict[str, str]
     """By token."""
+    sizes: dict[str, int]
+    """By remote id, where the list does not tell."""
     undecided: bool
     """Whether a batch is listed that may be one of the doubtful ones, and does not prove it yet."""
     unread: tuple[str, ...]
@@ -44,6 +46,7 @@ class _Notes:
     """What one look has brought so far."""
 
     found: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
     undecided: bool = False
     answered: int = 0
@@ -103,6 +106,8 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
                 notes.failures[remote.remote_id] = failure
                 continue
             notes.answered += 1
+            if details is not None and details.size is not None:
+                notes.sizes[remote.remote_id] = details.size
             name, asked = (details.name if details else None), True
         if name is None:
             nameless.append(remote)
@@ -115,7 +120,7 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
     async with context.store.write() as session:
         await batches.mark_foreign(session, notes.foreign, context.clock.now())
     suspected.difference_update(notes.foreign)
-    return Found(notes.found, notes.undecided or bool(unread), unread, notes.trouble)
+    return Found(notes.found, notes.sizes, notes.undecided or bool(unread), unread, notes.trouble)
 
 
 async def _look_into(context: Context, nameless: Sequence[RemoteBatch], notes: _Notes, suspected: set[str]) -> None:

@@ -141,7 +141,8 @@ class Reconcile:
                     continue
                 batch = await batches.by_token(session, token)
                 if batch is None:
-                    await self._read_back(session, token, remote_id, listed[remote_id].size or 0, now)
+                    size = listed[remote_id].size or found.sizes.get(remote_id, 0)
+                    await self._read_back(session, token, remote_id, size, now)
                 elif batch.remote_id is None:
                     await self._adopt(session, batch, remote_id, now)
             for lost in await batches.in_state(session, "lost"):
