@@ -178,15 +178,18 @@ class Collect:
                 changed = True
             if batch.state == "finished":
                 batch.looks = 0 if changed else batch.looks
-                await self._finish(session, batch, strange, len({item.smiles for item in results} - {""}), now)
+                shown = len({item.smiles for item in results} - {""})
+                await self._finish(session, batch, strange, shown, now, at_work=counts.queued + counts.running > 0)
             else:
                 batch.looks = 0 if changed else batch.looks + 1
                 batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
             reach("collect.recording")
         reach("collect.recorded")
 
-    async def _finish(self, session: Session, batch: Batch, strange: int, shown: int, now: datetime) -> None:
-        """End a finished batch once each of its compounds has a result, or was looked for long enough.
+    async def _finish(
+        self, session: Session, batch: Batch, strange: int, shown: int, now: datetime, *, at_work: bool
+    ) -> None:
+        """End a finished batch once each of its compounds has a result, or was looked for long enough and none is made.
 
         Looks at results of a strange shape do not count: what is missing may well be among them, and it is paid.
         """
@@ -198,7 +201,8 @@ class Collect:
             await self._wait_for_readable(session, batch, strange, now)
             return
         batch.looks += 1
-        looked_for = batch.looks >= LOOKS_FOR_MISSING and now - (batch.finished_at or now) >= LOOK_FOR_MISSING
+        batch.finished_at = min(batch.finished_at or now, now)  # the clock may have been ahead
+        looked_for = not at_work and batch.looks >= LOOKS_FOR_MISSING and now - batch.finished_at >= LOOK_FOR_MISSING
         if hidden or (unlisted and not looked_for):
             batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
             if hidden and looked_for:
@@ -268,6 +272,8 @@ class Collect:
             stored |= await compounds.add_compounds(session, new, now=now)
             scan_no = (await targets.instance(session)).scan_no
             fresh = await batches.get(session, batch.id)
+            if fresh.state not in ("submitted", "finished"):  # released meanwhile
+                return
             await forgotten.attach(session, fresh, sorted(stored.values()), scan_no=scan_no, now=now)
 
 

@@ -92,7 +92,7 @@ class Reconcile:
         reach("reconcile.found")
         await self._conclude(found, doubtful, late, listing)
         # What nobody waits for is not looked at again, so that nothing would ever tell that the trouble is over.
-        if found.trouble is not None and (doubtful or late or not self._sending.allowed):
+        if found.trouble is not None and (doubtful or not self._sending.allowed):
             raise found.trouble
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only

@@ -121,8 +121,9 @@ class Store:
         """
         if self.sqlite_file is not None:
             try:
-                await asyncio.to_thread(open_anew, self.sqlite_file)
-            except sqlite3.Error as error:
+                async with asyncio.timeout(self._deadline):
+                    await asyncio.to_thread(open_anew, self.sqlite_file)
+            except (sqlite3.Error, TimeoutError) as error:
                 raise RecordUnavailable(f"the database {self.label} failed: {error}", action=_ADVICE) from error
         async with self.write() as session:
             await session.execute(text("UPDATE instance SET scan_no = scan_no + 1"))
