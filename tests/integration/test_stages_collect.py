@@ -132,10 +132,13 @@ async def test_a_batch_that_was_read_back_holds_everything_until_it_shows_all(jo
     assert {row.disposition for row in await job.rows()} == {"scored"}
 
 
-async def test_the_size_of_a_batch_that_was_read_back_is_asked_for_where_the_list_does_not_tell(job: Job) -> None:
+@pytest.mark.parametrize("names", [True, False])
+async def test_the_size_of_a_batch_that_was_read_back_is_asked_for_where_the_list_does_not_tell(
+    job: Job, names: bool
+) -> None:
     """Else its first counts, and the first of its results, look like all of it."""
     await restored(job)
-    job.sandbox.molecule_one.listing.names = False
+    job.sandbox.molecule_one.listing.names = names
     job.fault("molecule_one", "edit", "batch-search$", method="GET", drop=["size"], times=None)
     counts = {"status": 200, "body": '{"queued":0,"running":0,"finished":1,"error":0}', "times": 1}
     job.fault("molecule_one", "status", COUNTS, headers={"Content-Type": "application/json"}, **counts)
@@ -144,6 +147,30 @@ async def test_the_size_of_a_batch_that_was_read_back_is_asked_for_where_the_lis
     assert [one.size for one in await job.batches()] == [2, 2]
     assert (job.posts(), set(job.bought.values())) == (2, {1})
     assert {row.disposition for row in await job.rows()} == {"scored"}
+
+
+async def test_a_batch_that_was_read_back_and_is_never_finished_can_be_given_up(
+    job: Job, blockbuster: BlockBuster
+) -> None:
+    blockbuster.deactivate()  # a command looks at files
+    await restored(job)
+    counts = {"status": 200, "body": '{"queued":1,"running":0,"finished":0,"error":0}', "times": None}
+    job.fault("molecule_one", "status", COUNTS, headers={"Content-Type": "application/json"}, **counts)
+    async with job.run() as runner:
+        await runner.scan.request()
+        for _ in range(30):
+            await runner.turn()
+            await runner.idle()
+            job.clock.advance(timedelta(minutes=5))
+        assert (await states(job), job.posts()) == (["collected", "submitted"], 2)
+        (told,) = [one for one in await job.open_conditions() if one.subject == "batch 2"]
+        assert (told.kind, "shows 0 of the 2 compounds" in told.reason) == ("read_back", True)
+        assert "`watcher batches release 2`" in told.action
+        await command._release(job.settings, 2)
+        job.sandbox.clear_faults()
+        await job.again(runner)
+    assert await states(job) == ["collected", "released", "collected"]
+    assert await job.conditions() == {}
 
 
 async def test_a_person_goes_on_without_what_a_batch_does_not_show(job: Job, blockbuster: BlockBuster) -> None:

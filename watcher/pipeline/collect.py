@@ -17,7 +17,7 @@ from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.results import Result, record_results, sent_smiles, unanswered
 from watcher.store.results import missing as missing_claims
-from watcher.store.schema import Batch, Profile
+from watcher.store.schema import Batch, Condition, Profile
 from watcher.store.transitions import say_after_commit
 
 LOOKS_FOR_MISSING = 5
@@ -183,6 +183,8 @@ class Collect:
             else:
                 batch.looks = 0 if changed else batch.looks + 1
                 batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
+                if batch.outcome == forgotten.READ_BACK and now - batch.created_at >= LOOK_FOR_MISSING:
+                    await self._call_for_help(session, batch, len(await sent_smiles(session, batch_id)), now)
             reach("collect.recording")
         reach("collect.recorded")
 
@@ -206,7 +208,8 @@ class Collect:
         if hidden or (unlisted and not looked_for):
             batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
             if hidden and looked_for:
-                await self._call_for_help(session, batch, known, now)
+                condition = await self._call_for_help(session, batch, known, now)
+                batch.attempts = condition.attempts  # trouble, so that nobody takes it for a service at work
             return
         for claim in await missing_claims(session, batch.id):
             batches.fail(session, claim, "no_result: the batch is finished and does not list this compound", now)
@@ -216,18 +219,18 @@ class Collect:
         batch.due_at = now if self._settings.delete_after_collect and not unlisted else None
         await close_condition(session, f"batch {batch.id}", now=now)
 
-    async def _call_for_help(self, session: Session, batch: Batch, known: int, now: datetime) -> None:
+    async def _call_for_help(self, session: Session, batch: Batch, known: int, now: datetime) -> Condition:
         """Say that a batch that was read back keeps a part of its compounds to itself, which holds everything back."""
-        condition = await open_condition(
+        return await open_condition(
             session,
             f"batch {batch.id}",
             "read_back",
             reason=f"the service shows {known} of the {batch.size} compounds of batch {batch.remote_id}, which was read"
             " back; nothing is sent, for the others could be bought again",
-            action=f"ask Molecule.one about it; `watcher batches release {batch.id}` goes on without the others",
+            action="wait while the service works on it, else ask Molecule.one; "
+            f"`watcher batches release {batch.id}` goes on without the others",
             now=now,
         )
-        batch.attempts = condition.attempts  # trouble, so that nobody takes it for a service at work
 
     async def _wait_for_readable(self, session: Session, batch: Batch, strange: int, now: datetime) -> None:
         condition = await open_condition(

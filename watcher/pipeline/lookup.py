@@ -89,6 +89,7 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
     """
     async with context.store.read() as session:
         known = await batches.attributed(session)
+        tokens = await batches.tokens(session)
         prefix = f"watcher/{(await targets.instance(session)).name}/"
     notes = _Notes()
     nameless: list[RemoteBatch] = []
@@ -96,7 +97,8 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
         if remote.remote_id in known:
             continue
         name, asked = remote.name, False
-        if name is None and context.molecule_one.names_batches:
+        forgotten = name is not None and name.startswith(prefix) and name.removeprefix(prefix) not in tokens
+        if (name is None or (forgotten and remote.size is None)) and context.molecule_one.names_batches:
             try:
                 details = await context.molecule_one.details(remote.remote_id)
             except BatchUnknown:
@@ -108,7 +110,7 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
             notes.answered += 1
             if details is not None and details.size is not None:
                 notes.sizes[remote.remote_id] = details.size
-            name, asked = (details.name if details else None), True
+            name, asked = name or (details.name if details else None), True
         if name is None:
             nameless.append(remote)
         elif name.startswith(prefix):

@@ -149,7 +149,7 @@ class Reconcile:
                 if lost.remote_id in listed:
                     await self._adopt(session, lost, lost.remote_id, now)
             # A list that leaves out what the service works on for us is cut, or lags: it proves no absence.
-            at_work = {one.remote_id for one in await batches.in_state(session, "submitted", "finished")}
+            at_work = await batches.at_work(session, self._settings.api_version)
             missing = _missing(listing, found, leaves_out=at_work - listed.keys())
             looked = listing.complete and at_work <= listed.keys() and found.trouble is None
             may_send = await self._gate.may_open(session, missing, now)

@@ -18,8 +18,8 @@ from watcher.store.transitions import PROGRAM, note
 MOVES: Mapping[str, frozenset[str]] = {
     "submitting": frozenset({"submitted", "closed", "unconfirmed"}),
     "unconfirmed": frozenset({"submitted", "released"}),
-    "submitted": frozenset({"finished", "lost"}),
-    # Released only if it was read back and never shows all that it holds.
+    # Released from here only if it was read back and never shows all that it holds.
+    "submitted": frozenset({"finished", "lost", "released"}),
     "finished": frozenset({"collected", "lost", "released"}),
     "lost": frozenset({"submitted", "released"}),
     # A batch that counted as not bought and turns up at the vendor after all: its results are stored.
@@ -211,6 +211,21 @@ async def attributed(session: AsyncSession) -> set[str]:
     """Return the remote ids that the record knows: ours, and those that are certainly not."""
     ours = set(await session.scalars(select(Batch.remote_id).where(Batch.remote_id.is_not(None))))
     return {remote_id for remote_id in ours if remote_id} | set(await session.scalars(select(ForeignBatch.remote_id)))
+
+
+async def at_work(session: AsyncSession, api_version: str) -> set[str]:
+    """Return the remote ids of the batches that a version of the API has and has not told all of."""
+    found = await session.scalars(
+        select(Batch.remote_id)
+        .join(Profile, Profile.id == Batch.profile_id)
+        .where(Batch.state.in_(("submitted", "finished")), Profile.api_version == api_version)
+    )
+    return {remote_id for remote_id in found if remote_id}
+
+
+async def tokens(session: AsyncSession) -> set[str]:
+    """Return the tokens of all batches that the record knows."""
+    return set(await session.scalars(select(Batch.token)))
 
 
 async def mark_foreign(session: AsyncSession, remote_ids: Sequence[str], now: datetime) -> None:
