@@ -537,6 +537,29 @@ async def test_v1_when_no_batch_can_be_read_it_is_the_service(v1: Job) -> None:
     assert await v1.conditions() == {}
 
 
+async def test_v1_looks_for_what_was_given_up_open_no_condition_each_hour(v1: Job) -> None:
+    """Batches of others may be refused to us for ever."""
+    v1.set("molecule_one", on_unconfirmed="resubmit")
+    v1.sandbox.molecule_one.listing.lag = 10**6
+    lose_answer(v1)
+    async with v1.run() as runner:
+        await v1.again(runner)
+        for _ in range(3):
+            await v1.later(runner, minutes=20)
+        assert await states(v1) == ["released", "collected"]
+        rules = [
+            v1.fault("molecule_one", "status", f"batch-search-result/{another(v1, smiles)}", status=403, times=None)
+            for smiles in ("CCCCCCC", "CCCCCCCC")
+        ]
+        for mine in v1.sandbox.molecule_one.batches.all()[:1]:
+            del v1.sandbox.molecule_one.batches._batches[mine.id]
+        v1.sandbox.molecule_one.listing.lag = 0
+        for _ in range(5):
+            await v1.later(runner, hours=1)
+    assert all(rule.hits for rule in rules)
+    assert await v1.ever("unreachable") == []
+
+
 async def test_v1_is_undecided_while_no_results_show(v1: Job) -> None:
     v1.set("molecule_one", on_unconfirmed="resubmit")
     v1.sandbox.molecule_one.pace.manual = True

@@ -10,7 +10,11 @@ from blockbuster import BlockBuster
 
 from tests.support.pipeline import A, Job, world
 from watcher.cli import batches as command
+from watcher.molecule_one import ResultItem
 from watcher.pipeline.runner import Runner
+from watcher.store import batches, invariants
+from watcher.store.conditions import close_condition
+from watcher.store.schema import BatchItem
 
 ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
 RESULTS = "batch-search-result"
@@ -64,6 +68,32 @@ async def test_a_batch_whose_counts_never_reach_its_size_ends(job: Job) -> None:
     assert (job.bought, job.posts()) == (ALL, 1)
 
 
+async def test_a_batch_that_goes_on_after_a_rest_is_waited_for(job: Job) -> None:
+    def counts(running: int) -> None:
+        job.sandbox.clear_faults()
+        body = f'{{"queued":0,"running":{running},"finished":2,"error":0}}'
+        headers = {"Content-Type": "application/json"}
+        job.fault("molecule_one", "status", COUNTS, status=200, body=body, headers=headers, times=None)
+        job.fault("molecule_one", "skip_rows", RESULTS, times=None)
+
+    counts(running=0)
+    async with job.run() as runner:
+        await runner.scan.request()
+        while await states(job) != ["finished"]:
+            await runner.turn()
+            await runner.idle()
+            job.clock.advance(timedelta(minutes=1))
+        counts(running=1)
+        for _ in range(30):
+            job.clock.advance(timedelta(minutes=10))
+            await runner.turn()
+            await runner.idle()
+        assert await states(job) == ["finished"]
+        job.sandbox.clear_faults()
+        await job.later(runner, minutes=11)
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+
+
 async def test_what_another_version_of_the_api_bought_is_not_lost(tmp_path: Path) -> None:
     """Who releases a lost batch pays twice: its results are a setting away."""
     async with world(tmp_path, version="v1") as job:
@@ -106,6 +136,29 @@ async def restored(job: Job) -> None:
     for left in record.parent.glob("watcher.db*"):
         left.unlink()
     await asyncio.to_thread(record.write_bytes, copy)
+
+
+async def test_a_batch_that_is_released_while_it_is_read_takes_no_more_compounds(job: Job) -> None:
+    await restored(job)
+    async with job.run() as runner:
+        assert job.program is not None
+        context = job.program.context
+        results = context.molecule_one.results
+
+        async def results_and_release(remote_id: str) -> list[ResultItem]:
+            found = await results(remote_id)
+            async with context.store.write() as session:
+                batch = await batches.get(session, 2)
+                await batches.release(session, batch, who="me", why="gone", now=job.clock.now())
+                await close_condition(session, "batch 2", now=job.clock.now())
+            return found
+
+        context.molecule_one.results = results_and_release  # type: ignore[method-assign, assignment]
+        await job.later(runner, minutes=1)
+        assert await states(job) == ["collected", "released"]
+        async with context.store.read() as session:
+            assert await invariants.broken(session) == []
+            assert [one for one in await job.all(BatchItem) if one.batch_id == 2] == []
 
 
 async def hours(job: Job, runner: Runner, number: int) -> None:

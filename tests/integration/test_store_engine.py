@@ -3,6 +3,7 @@
 
 import asyncio
 import stat
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,19 @@ async def test_a_deadline_ends_a_transaction(database: DatabaseSettings) -> None
                 await session.execute(select(ForeignBatch))
                 await asyncio.Event().wait()
         assert await stored(store) == set()
+
+
+async def test_a_disk_that_hangs_holds_no_probe_up(
+    sqlite_settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr("watcher.store.engine.open_anew", lambda _: over.wait(60))
+    async with Store(sqlite_settings.model_copy(update={"timeout": SOON})) as store:
+        try:
+            with pytest.raises(RecordUnavailable):
+                await store.probe()
+        finally:
+            over.set()
 
 
 async def test_a_commit_without_an_answer_is_a_doubt(

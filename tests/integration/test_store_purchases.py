@@ -165,6 +165,15 @@ async def test_a_batch_that_turned_up_counts_beside_what_was_bought_again(world:
     assert not await world.broken()
 
 
+async def test_what_is_at_work_is_told_by_the_version_that_bought_it(world: World) -> None:
+    await world.upload(await world.target(), ["C", "N"])
+    first, second = await world.buy(1), await world.buy(1)
+    await world.results(second or 0, result("N"))
+    async with world.store.read() as session:
+        assert await batches.at_work(session, "v1") == {f"remote-{first}", f"remote-{second}"}
+        assert await batches.at_work(session, "v2") == set()
+
+
 @pytest.mark.parametrize("end", ["released", "closed", "refused"])
 @pytest.mark.parametrize("lost", [False, True])
 async def test_what_a_batch_that_turned_up_holds_is_not_bought_a_third_time(world: World, end: str, lost: bool) -> None:
