@@ -341,11 +341,11 @@ async def ends_right(job: Job, bought: dict[str, int] | None = None, rows: int |
     assert legs == [("stored", "scored")] * len(legs)
 
 
-WHO = ("target", "upload_index", "batch_id", "token", "stage", "unit", "subject", "kind", "old", "new")
-"""What sets a line of the log apart from others of its event."""
+WHO = ("target", "upload_index", "stage", "unit", "subject", "kind", "old", "new")
+"""What sets a line of the log apart from others of its event. Not the batch: each try to buy makes one of its own."""
 MOST_LINES = 3
 """An upload is read twice and, when its archive could not be had for long, asked for again; a try is made much oftener.
-Each purchase is told for itself, because money may hang on it."""
+"""
 
 
 def told_once(story: Story, conditions: set[tuple[str, str]]) -> None:

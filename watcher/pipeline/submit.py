@@ -4,6 +4,7 @@ The intent is committed before a byte is sent, the answer before anything is con
 becomes `unconfirmed`, and `reconcile` looks for it.
 """
 
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -29,7 +30,7 @@ from watcher.pipeline.refusals import fault_is_no_molecule
 from watcher.pipeline.stage import Context
 from watcher.points import reach
 from watcher.store import allowance, batches, forgotten, overview, purchases, targets
-from watcher.store.conditions import close_condition, find, open_condition
+from watcher.store.conditions import all_open, close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown, Session
 from watcher.store.lookups import batch_of_remote_id
 from watcher.store.profiles import REFUSED, SERVICE
@@ -39,6 +40,8 @@ _log = structlog.get_logger(__name__)
 GATHERING = timedelta(minutes=1)
 """Longest wait for uploads that are being read, so that their compounds fill one batch."""
 _LONGEST_BETWEEN_RECORDINGS = timedelta(seconds=30)
+_NOTHING_IS_BOUGHT = ("unreachable", "credentials", "machine")
+"""Conditions of a service, or of this stage, in which a try that buys nothing is no news."""
 
 
 class Sending:
@@ -87,6 +90,8 @@ class Submit:
         self._reading = reading
         self._record_away = record_away
         self._profile_key = profile_of(self._settings).key
+        self._level = "info"
+        """Of the lines about a try that buys nothing: "debug" while a condition says that nothing can be bought."""
 
     async def due(self, session: Session) -> Sequence[int]:
         """Return the one unit when something may be sent."""
@@ -145,6 +150,8 @@ class Submit:
             async with self._context.store.write() as session:
                 if await _must_wait(session):  # asked again: `reconcile` may have read a batch back since
                     return None
+                troubles = [one for one in await all_open(session) if one.subject in (SERVICE, self.name)]
+                self._level = "debug" if any(one.kind in _NOTHING_IS_BOUGHT for one in troubles) else "info"
                 profile = await profile_in_force(session, self._context)
                 name = (await targets.instance(session)).name
                 batch = await purchases.reserve(
@@ -155,6 +162,7 @@ class Submit:
                     batch_size=self._settings.batch_size,
                     build=lambda smiles: self._context.molecule_one.payload(smiles, batch_name(name, token)),
                     now=now,
+                    level=self._level,
                 )
                 await ask_for_approval(session, profile, now)
                 reach("submit.intending")
@@ -171,7 +179,8 @@ class Submit:
             metrics.COMPOUNDS_SUBMITTED.inc(batch.size)
             _log.info("batch_answered", remote_id=outcome.remote_id, **said)
         else:
-            _log.warning("batch_answered", reason=outcome.reason, **said)
+            nothing_new = self._level == "debug" and isinstance(outcome, NotSent | Later | ServiceRefused)
+            _log.log(logging.DEBUG if nothing_new else logging.WARNING, "batch_answered", reason=outcome.reason, **said)
 
     async def _record_surely(self, token: str, outcome: Outcome) -> None:
         """Commit the answer however long the database takes; looking first makes repetition harmless."""
@@ -206,11 +215,12 @@ class Submit:
                 due_at = now + min(self._settings.poll_interval, timedelta(seconds=2))
                 await batches.accepted(session, batch, remote_id, due_at=due_at, now=now, why="accepted")
             case NotSent(reason=reason):
-                await batches.close_unsent(session, batch, why=f"not sent: {reason}", now=now)
+                await batches.close_unsent(session, batch, why=f"not sent: {reason}", now=now, level=self._level)
             case Later(reason=reason):
-                await batches.close_unsent(session, batch, why=f"later: {reason}", now=now)
+                await batches.close_unsent(session, batch, why=f"later: {reason}", now=now, level=self._level)
             case ServiceRefused(reason=reason):
-                await batches.close_unsent(session, batch, why=f"refused by the service: {reason}", now=now)
+                why = f"refused by the service: {reason}"
+                await batches.close_unsent(session, batch, why=why, now=now, level=self._level)
             case Refused(reason=words):
                 await self._refused(session, batch, words, now)
             case Unknown(reason=reason):

@@ -30,11 +30,20 @@ MOVES: Mapping[str, frozenset[str]] = {
 """Every change of state that a batch can make."""
 
 
-def move(session: AsyncSession, batch: Batch, state: str, *, why: str, now: datetime, who: str = PROGRAM) -> None:
+def move(
+    session: AsyncSession,
+    batch: Batch,
+    state: str,
+    *,
+    why: str,
+    now: datetime,
+    who: str = PROGRAM,
+    level: str = "info",
+) -> None:
     """Change the state of a batch. Raises ValueError for a change that the drawing does not have."""
     if state not in MOVES[batch.state]:
         raise ValueError(f"batch {batch.id} cannot go from {batch.state} to {state}")
-    note(session, "batch", batch.id, "state", batch.state, state, at=now, why=why, who=who)
+    note(session, "batch", batch.id, "state", batch.state, state, at=now, why=why, who=who, level=level)
     batch.state = state
     batch.reason = why
 
@@ -141,9 +150,9 @@ async def _held_elsewhere(session: AsyncSession, claim_ids: Sequence[int]) -> di
     return found
 
 
-async def close_unsent(session: AsyncSession, batch: Batch, *, why: str, now: datetime) -> None:
+async def close_unsent(session: AsyncSession, batch: Batch, *, why: str, now: datetime, level: str = "info") -> None:
     """Close a batch that was certainly not bought."""
-    move(session, batch, "closed", why=why, now=now)
+    move(session, batch, "closed", why=why, now=now, level=level)
     batch.closed_at = now
     batch.due_at = None
     await give_back(session, batch, now=now)

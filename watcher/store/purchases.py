@@ -21,6 +21,7 @@ async def reserve(
     batch_size: int,
     build: Callable[[Sequence[str]], bytes],
     now: datetime,
+    level: str = "info",
 ) -> Batch | None:
     """Write the intent to buy: limits, privacy and profile are checked now, claims are taken, the payload is frozen.
 
@@ -77,7 +78,8 @@ async def reserve(
             for position, (claim, _) in enumerate(taken)
         ],
     )
-    note(session, "batch", batch.id, "state", None, "submitting", at=now, why=f"{len(taken)} compounds are due")
+    why = f"{len(taken)} compounds are due"
+    note(session, "batch", batch.id, "state", None, "submitting", at=now, why=why, level=level)
     return batch
 
 

@@ -23,8 +23,9 @@ def note(
     at: datetime,
     why: str,
     who: str = PROGRAM,
+    level: str = "info",
 ) -> None:
-    """Write a transition with the change it belongs to."""
+    """Write a transition with the change it belongs to; `level` is that of its line in the log."""
     session.add(
         Transition(
             entity=entity,
@@ -38,7 +39,7 @@ def note(
         )
     )
     changed: dict[str, Any] = {f"{entity}_id": entity_id, "old": old, "new": new, "why": why, "who": who}
-    say_after_commit(session, f"{entity}_{field}_changed", **changed)
+    say_after_commit(session, f"{entity}_{field}_changed", level=level, **changed)
 
 
 def say_after_commit(session: AsyncSession, event: str, *, level: str = "info", **values: Any) -> None:
