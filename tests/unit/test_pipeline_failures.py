@@ -16,8 +16,8 @@ from watcher.fragalysis import CannotBuild, NotAMember
 from watcher.molecule_one import BatchUnknown
 from watcher.pipeline.collect import next_poll
 from watcher.pipeline.failures import LONGEST_WAIT, backoff, wait_after
+from watcher.pipeline.gate import next_look
 from watcher.pipeline.health import fault_of
-from watcher.pipeline.reconcile import next_look
 
 SECOND = timedelta(seconds=1)
 

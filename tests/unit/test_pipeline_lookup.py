@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from watcher.molecule_one import ResultItem
 from watcher.molecule_one.records import read_item
-from watcher.pipeline.lookup import doubtful_of, may_be_ours
-from watcher.pipeline.reconcile import Doubtful, attribute
+from watcher.pipeline.lookup import Doubtful, attribute, doubtful_of, may_be_ours
 
 
 def shown(*smiles: str) -> list[ResultItem]:

@@ -12,7 +12,7 @@ from watcher.errors import Failure, Service
 from watcher.molecule_one import Listing
 from watcher.pipeline.failures import wait_after
 from watcher.pipeline.gate import Gate, Unproven, next_look
-from watcher.pipeline.lookup import Doubtful, Found, attribute, look
+from watcher.pipeline.lookup import Found, look
 from watcher.pipeline.profile import profile_in_force
 from watcher.pipeline.stage import Context
 from watcher.pipeline.submit import Sending, in_doubt
@@ -22,13 +22,21 @@ from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.schema import Batch
 
-__all__ = ["Doubtful", "Reconcile", "attribute", "next_look"]
-
 _log = structlog.get_logger(__name__)
 _SLOW_LOOK = timedelta(hours=1)
 """Between looks once the window has passed: a person decides, but a batch that turns up late is still noticed."""
 _LATE_LOOKS = timedelta(days=1)
-"""How long a batch that was given up is still looked for."""
+"""How long a batch that was given up is still looked for. A lost one is looked for until it is settled."""
+
+
+def is_late(batch: Batch, now: datetime) -> bool:
+    """Say whether a batch that was lost, or given up without an id, is to be looked for now: a pure function."""
+    if batch.state == "lost":
+        return batch.due_at is None or batch.due_at <= now
+    if batch.state != "released" or batch.remote_id is not None:
+        return False
+    given_up = batch.closed_at or now
+    return now - given_up < _LATE_LOOKS and (batch.due_at or given_up + _SLOW_LOOK) <= now
 
 
 class Reconcile:
@@ -113,14 +121,8 @@ class Reconcile:
         return [one for one in await batches.in_state(session, "submitting") if one.token not in self._sending.now]
 
     async def _late(self, session: Session, now: datetime) -> list[Batch]:
-        """Batches that were given up or lost a while ago and may still turn up: those to be looked for now."""
-        return [
-            one
-            for one in await batches.in_state(session, "released", "lost")
-            if (one.state == "lost" or one.remote_id is None)
-            and now - (given_up := one.closed_at or one.due_at or now) < _LATE_LOOKS
-            and (one.due_at or given_up + _SLOW_LOOK) <= now
-        ]
+        """Batches that may still turn up, those to be looked for now."""
+        return [one for one in await batches.in_state(session, "released", "lost") if is_late(one, now)]
 
     async def _mark_stale(self) -> None:
         now = self._context.clock.now()
