@@ -1,4 +1,4 @@
-"""What every child process of the program has in common: it ends with its parent, and is told no secrets."""
+"""What every child process of the program has in common: it ends with its parent, and its arguments hold no secret."""
 
 import os
 import signal

@@ -12,7 +12,8 @@
           └── Ours          this machine or the database: pause, start no new effect, resume by itself
 
 Doubt after a paid request has left is no exception but a state of the batch: see `watcher.molecule_one.outcome`.
-What follows from a failure is decided in one place, `watcher.pipeline.failures`.
+What follows from a failure: the waits are in `watcher.pipeline.failures`, conditions and pauses in
+`watcher.pipeline.health`; what becomes of the unit itself is said by `put_off` of its stage.
 """
 
 from datetime import timedelta
@@ -61,7 +62,10 @@ class Transient(Failure):
 
 
 class AuthFailure(Failure):
-    """The service does not accept our credentials: 401, 403, a sign-in redirect, a deleted session cookie."""
+    """The service lets us in no more: 401, 403, a sign-in redirect, a deleted session cookie; a refused purchase too.
+
+    A refused purchase (402, 404, 405, a proxy's page) blames account, address or proxy, and no compound.
+    """
 
     kind = "auth"
 

@@ -23,7 +23,7 @@ _START = timedelta(minutes=1)
 """What a start asks for, again and again: bringing an old record up to date may take long."""
 _DEADLINE_S = 5.0
 _SERVICES = {"fragalysis": "Fragalysis", "molecule_one": "Molecule.one"}
-_ILL = {"unreachable": "unreachable", "credentials": "credentials refused", "unreadable": "answers unreadable"}
+_ILL = {"unreachable": "unreachable", "credentials": "refuses us", "unreadable": "answers unreadable"}
 _WORK = {
     "extract": ("reading 1 upload", "reading {} uploads"),
     "download": ("1 archive to fetch", "{} archives to fetch"),

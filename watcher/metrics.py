@@ -65,7 +65,8 @@ STAGE_DURATION = Histogram(
 )
 HTTP_REQUESTS = Counter(
     "watcher_http_requests_total",
-    "Requests by service, operation and outcome (ok, or the kind of failure)",
+    "Requests by service, operation and outcome: ok; the kind of failure (transient, auth, invalid, ours); not_sent or "
+    "no_answer (purchases); redirect, cancelled, error",
     ["service", "operation", "outcome"],
     registry=REGISTRY,
 )

@@ -264,7 +264,7 @@ class HttpSettings(Section):
 
 
 class ServerSettings(Section):
-    """Status page, `/metrics`, `/livez`, `/readyz`."""
+    """What is asked of the daemon over HTTP: `/livez`, `/readyz`, `/metrics`."""
 
     listen: Listen = "127.0.0.1:9464"
     """HOST:PORT to listen on; empty: no server."""

@@ -131,6 +131,7 @@ def test_a_new_profile_waits_for_approval(desk: Workplace, served: Served) -> No
 def test_a_doubtful_batch_is_adopted(desk: Workplace, served: Served) -> None:
     batch = doubtful_batch(desk, served)
     (remote,) = served.do(lambda sandbox: [booking.batch_id for booking in sandbox.molecule_one.ledger.batches])
+    assert "name       none" in desk.call("batches", "show", str(batch)).stdout
     desk.call("batches", "adopt", str(batch + 1), remote, exit_code=2)
     desk.call("batches", "adopt", str(batch), f" {remote} ")  # as it is copied from a web page
     refused = desk.call("batches", "release", str(batch), exit_code=1)
@@ -143,6 +144,14 @@ def test_a_doubtful_batch_is_adopted(desk: Workplace, served: Served) -> None:
     assert "collected" in desk.call("batches", "show", str(batch)).stdout
     assert desk.json("status")["needs_attention"] == []
     desk.call("batches", "adopt", str(batch), remote, exit_code=1)
+
+
+def test_a_doubtful_batch_is_shown_under_the_name_that_the_vendor_knows(desk: Workplace, served: Served) -> None:
+    desk.set("molecule_one", api_version="v2", detail_level="score")
+    batch = doubtful_batch(desk, served)
+    (name,) = served.do(lambda sandbox: [booking.name for booking in sandbox.molecule_one.ledger.batches])
+    assert f"name       {name}\n" in desk.call("batches", "show", str(batch)).stdout
+    assert desk.json("batches", "show", str(batch))["name"] == name
 
 
 def test_a_doubtful_batch_is_released_and_bought_again(desk: Workplace, served: Served) -> None:

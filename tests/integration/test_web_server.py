@@ -138,7 +138,7 @@ async def test_a_scrape_asks_as_little_of_a_large_record_as_of_a_small_one(job: 
 async def test_ready_tells_each_part_and_what_is_not_well(job: Job) -> None:
     async with page(job) as server:
         status, body = await server.json("/readyz")
-        assert (status, body["reason"]) == (503, "not: scheduler running")
+        assert (status, body["reason"]) == (503, "the scheduler does not run")
         server.health.schedule = Running()  # type: ignore[assignment]
         async with server.program.context.store.write() as session:
             now = job.clock.now()
@@ -163,7 +163,7 @@ async def test_ready_tells_each_part_and_what_is_not_well(job: Job) -> None:
         )
         await server.program.lock.__aexit__()
         status, body = await server.json("/readyz")
-        assert (status, body["lock_held"], body["reason"]) == (503, False, "not: lock held")
+        assert (status, body["lock_held"], body["reason"]) == (503, False, "the lock of the record is lost")
 
 
 async def test_stages_that_hang_are_not_alive(job: Job) -> None:

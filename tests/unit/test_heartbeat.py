@@ -193,7 +193,7 @@ def condition(subject: str, kind: str, **ago: float) -> Condition:
             ],
             (
                 "3 targets followed, 1 batch in doubt; Molecule.one unreachable since 11:40 UTC; "
-                "Fragalysis credentials refused since 2026-02-27 12:00 UTC; "
+                "Fragalysis refuses us since 2026-02-27 12:00 UTC; "
                 "2 things need attention, see `watcher status`; next scan 12:15 UTC"
             ),
         ),

@@ -53,12 +53,13 @@ def show(context: typer.Context, batch_id: Id, as_json: AsJson = False) -> None:
     """Show one batch: its answer, compounds and history."""
     settings = settings_of(context)
     log_quietly(settings)
-    batch, items, history = asyncio.run(_show(settings, batch_id))
+    batch, name, items, history = asyncio.run(_show(settings, batch_id))
     if as_json:
-        say_json(_full(batch, items, history))
+        say_json(_full(batch, name, items, history))
         return
     say(f"Batch {batch.id}: {batch.state} ({batch.reason or 'no reason noted'})", bold=True)
     say(f"  remote id  {batch.remote_id or 'unknown'}")
+    say(f"  name       {name or 'none: API v1 knows no names'}")
     say(f"  token      {batch.token}")
     say(f"  answer     {batch.answer or 'none'}")
     say(f"  compounds  {batch.size}")
@@ -123,12 +124,18 @@ async def _list(settings: "Settings", state: str | None) -> "list[Batch]":
         return list(await all_batches(session, state))
 
 
-async def _show(settings: "Settings", batch_id: int) -> "tuple[Batch, list[Item], list[Transition]]":
+async def _show(settings: "Settings", batch_id: int) -> "tuple[Batch, str | None, list[Item], list[Transition]]":
+    from watcher.molecule_one.dialects import DIALECTS
+    from watcher.pipeline.sending import batch_name
+    from watcher.store import targets
+    from watcher.store.schema import Profile
     from watcher.store.lookups import items_of, transitions_of
 
     async with record(settings) as store, store.read() as session:
         batch = await _found(session, batch_id)
-        return batch, await items_of(session, batch_id), list(await transitions_of(session, "batch", batch_id))
+        named = DIALECTS[(await session.get_one(Profile, batch.profile_id)).api_version].names_batches
+        name = batch_name((await targets.instance(session)).name, batch.token) if named else None
+        return batch, name, await items_of(session, batch_id), list(await transitions_of(session, "batch", batch_id))
 
 
 async def _adopt(settings: "Settings", batch_id: int, remote_id: str) -> None:
@@ -190,9 +197,10 @@ def _brief(batch: "Batch") -> dict[str, Any]:
     return {name: getattr(batch, name) for name in (*fields, *_TIMES)}
 
 
-def _full(batch: "Batch", items: "list[Item]", history: "list[Transition]") -> dict[str, Any]:
+def _full(batch: "Batch", name: str | None, items: "list[Item]", history: "list[Transition]") -> dict[str, Any]:
     return {
         **_brief(batch),
+        "name": name,
         "token": batch.token,
         "answer": batch.answer,
         "items": [

@@ -27,7 +27,7 @@ SIGN_IN_AGAIN = (
     "sign in to the stack with a browser, copy the new value of the `sessionid` cookie to fragalysis.token or "
     "fragalysis.token_file, and restart the program"
 )
-_LOOK_AT_STACK = "nothing: it is tried again by itself; if it lasts, look at fragalysis.stack"
+_LOOK_AT_STACK = "nothing: it is tried again by itself; if this is open after an hour, look at fragalysis.stack"
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")  # RFC 6265, cookie-octet
 _SIGN_IN_PATH = re.compile(r"/(accounts?|log-?in|sign-?in|oidc|auth)/")
 _SIGN_IN_PAGE = re.compile(rb"<title>[^<]*(sign|log)[ -]?(in|on)\b|<input[^<>]+type=.?password", re.IGNORECASE)

@@ -75,7 +75,7 @@ class ResultItem:
     certainty: float | None
     """0 to 1."""
     price_usd: float | None
-    """Price of the starting materials, in USD."""
+    """`price`, in USD."""
     reaction_count: int | None
     timed_out: bool | None
     route: str | None

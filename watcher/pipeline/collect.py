@@ -112,7 +112,7 @@ class Collect:
                     f"batch {unit}",
                     "unreadable",
                     reason=f"the service refuses to tell of batch {batch.remote_id}: {failure.message}",
-                    action="nothing: it is asked again; if it lasts, ask Molecule.one about the batch",
+                    action="nothing: it is asked again; if this is open after an hour, ask Molecule.one about it",
                     now=now,
                 )
 
@@ -238,7 +238,8 @@ class Collect:
             f"batch {batch.id}",
             "unreadable",
             reason=f"{strange} results of batch {batch.remote_id} have a shape that cannot be read",
-            action="nothing: they are read again; if it lasts, a newer version of this program may know the shape",
+            action="nothing: they are read again; if this is open after an hour, a newer version of this program may "
+            "know the shape",
             now=now,
         )
         batch.attempts = condition.attempts  # trouble, so that nobody takes it for a service at work

@@ -42,7 +42,7 @@ class Finish:
                 target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
             )
             await self._tell(session, target, upload, now)
-            targets.set_scoring_state(session, upload, "scored", now=now, why="every compound has its result")
+            targets.set_scoring_state(session, upload, "scored", now=now, why="no compound waits any more")
             upload.scored_at = now
             if target.current_upload_id == upload.id:
                 target.last_success_at = now

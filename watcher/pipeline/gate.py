@@ -9,9 +9,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from watcher.pipeline.sending import Sending
 from watcher.pipeline.stage import Context
-from watcher.pipeline.submit import Sending
-from watcher.store import forgotten
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.profiles import SERVICE
@@ -80,7 +79,7 @@ class Gate:
         if missing:
             tell = _log.warning if self._recognises else _log.info
             tell("sending_without_the_whole_list", service=SERVICE, reason=missing)
-        await close_condition(session, SERVICE, forgotten.READ_BACK, now=now)
+        await close_condition(session, SERVICE, "read_back", now=now)
         return True
 
     async def _say(self, session: Session, missing: str, until: datetime, now: datetime) -> None:
@@ -91,10 +90,10 @@ class Gate:
         condition = await open_condition(
             session,
             SERVICE,
-            forgotten.READ_BACK,
+            "read_back",
             reason=reason,
-            action="leave `watcher run` running, the list is read again and again; if it stays, compare the vendor's "
-            "list with `watcher batches list`. To wait less, set molecule_one.unconfirmed_window",
+            action="leave `watcher run` running: it reads the list again by itself. If this is open after that time, "
+            "compare the vendor's list with `watcher batches list`. To wait less, set molecule_one.unconfirmed_window",
             now=now,
         )
         condition.reason = reason  # an earlier start may have opened it

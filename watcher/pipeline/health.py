@@ -53,7 +53,7 @@ def fault_of(stage: Stage, failure: Failure) -> Fault | None:
         return Fault(
             str(stage.service),
             "credentials",
-            "renew the token in the settings and start again; until then the service is asked now and then",
+            "renew the token in the settings and start again; until then the service is asked every 5 to 60 minutes",
             SERVICE_PAUSE,
             LONGEST_SERVICE_PAUSE,
         )
@@ -71,7 +71,7 @@ def fault_of(stage: Stage, failure: Failure) -> Fault | None:
         return Fault(
             subject,
             "unreachable",
-            "nothing: it is tried again by itself; if it lasts, look at the network and the service",
+            "nothing: it is tried again by itself; if this is open after an hour, look at the network and the service",
         )
     if isinstance(failure, Invalid) and stage.name in WHOLE_SERVICE:
         return Fault(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from watcher.errors import AuthFailure, Failure, Invalid, Transient
 from watcher.molecule_one import BatchUnknown, Listing, RemoteBatch, ResultItem
+from watcher.pipeline.sending import name_prefix
 from watcher.pipeline.stage import Context
 from watcher.store import batches, targets
 from watcher.store.results import sent_smiles
@@ -81,7 +82,7 @@ def doubtful_of(strings: dict[int, frozenset[str]]) -> list[Doubtful]:
 
 
 async def look(context: Context, listing: Listing, suspected: set[str]) -> Found:
-    """Find our batches in a listing. Raises Ours.
+    """Find our batches in a listing, and note those that are certainly not ours. Raises Ours.
 
     `suspected` holds, from one look to the next, what showed results of somebody else: only a second look that says the
     same makes it foreign for good. The record is read after the listing, so that whatever the listing shows of ours was
@@ -90,7 +91,7 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
     async with context.store.read() as session:
         known = await batches.attributed(session)
         tokens = await batches.tokens(session)
-        prefix = f"watcher/{(await targets.instance(session)).name}/"
+        prefix = name_prefix((await targets.instance(session)).name)
     notes = _Notes()
     nameless: list[RemoteBatch] = []
     for remote in listing.batches:

@@ -14,8 +14,8 @@ from watcher.pipeline.failures import wait_after
 from watcher.pipeline.gate import Gate, Unproven, next_look
 from watcher.pipeline.lookup import Found, look
 from watcher.pipeline.profile import profile_in_force
+from watcher.pipeline.sending import Sending, in_doubt
 from watcher.pipeline.stage import Context
-from watcher.pipeline.submit import Sending, in_doubt
 from watcher.points import reach
 from watcher.store import batches, forgotten
 from watcher.store.conditions import close_condition, open_condition
@@ -179,7 +179,7 @@ class Reconcile:
             f"batch {batch.id}",
             "read_back",
             reason="the service has a batch of ours that the record does not know; nothing is sent until it is read",
-            action="nothing: it is being read; if it stays, look at the batch at the service",
+            action="nothing: it is being read; if this is open after an hour, look at the batch at the service",
             now=now,
         )
 

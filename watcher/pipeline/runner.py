@@ -23,8 +23,9 @@ from watcher.pipeline.profile import adopt_settings
 from watcher.pipeline.prune import Prune
 from watcher.pipeline.reconcile import Reconcile
 from watcher.pipeline.scan import Scan
+from watcher.pipeline.sending import Sending
 from watcher.pipeline.stage import Context, Stage
-from watcher.pipeline.submit import Sending, Submit
+from watcher.pipeline.submit import Submit
 from watcher.pipeline.uploads import take_up_quarantined
 from watcher.pipeline.verify import Verify
 from watcher.store import overview
@@ -178,7 +179,7 @@ class Runner:
     async def stop(self, grace: timedelta) -> None:
         """Start nothing more; let payments under way be answered and recorded, cancel the rest.
 
-        What is cancelled is taken up from the record by the next start. Returns within `grace`.
+        What is cancelled is taken up from the record by the next start. Returns within `grace` and a second.
         """
         self._stopped = self._sending.stopping = True
         self.changed.set()

@@ -27,6 +27,7 @@ from watcher.molecule_one import (
 from watcher.pipeline.failures import backoff, wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.refusals import fault_is_no_molecule
+from watcher.pipeline.sending import Sending, batch_name, in_doubt
 from watcher.pipeline.stage import Context
 from watcher.points import reach
 from watcher.store import allowance, batches, forgotten, overview, purchases, targets
@@ -42,21 +43,6 @@ GATHERING = timedelta(minutes=1)
 _LONGEST_BETWEEN_RECORDINGS = timedelta(seconds=30)
 _NOTHING_IS_BOUGHT = ("unreachable", "credentials", "machine")
 """Conditions of a service, or of this stage, in which a try that buys nothing is no news."""
-
-
-class Sending:
-    """What this process knows of its own sending: the batches it sends right now, and those it certainly never sent.
-
-    A batch in `submitting` that is in neither was sent, or not, by a process that is gone.
-    """
-
-    def __init__(self) -> None:
-        self.now: set[str] = set()
-        self.never: set[str] = set()
-        self.allowed = False
-        """Set by `reconcile` once the service's own list of batches has been read back."""
-        self.stopping = False
-        """Set when the program ends: what has not left by then is not sent any more."""
 
 
 async def _must_wait(session: Session) -> bool:
@@ -262,8 +248,10 @@ class Submit:
 
 
 _SET_TOKEN = "set molecule_one.token or molecule_one.token_file and start again"  # noqa: S105 - no secret
-_LOOK_AT_ACCOUNT = "look at molecule_one.token, base_url and api_version, and at the account; it goes on by itself"
-_LOOK_AT_MACHINE = "look what this machine lacks; it goes on by itself"
+_LOOK_AT_ACCOUNT = (
+    "look at molecule_one.token, base_url and api_version, and at the account; it is tried again by itself"
+)
+_LOOK_AT_MACHINE = "look at the reason; it is tried again by itself, once this machine can connect"
 _NAMES: dict[type, str] = {
     Accepted: "accepted",
     NotSent: "not_sent",
@@ -272,23 +260,3 @@ _NAMES: dict[type, str] = {
     Refused: "refused",
     Unknown: "unknown",
 }
-
-
-def batch_name(instance: str, token: str) -> str:
-    """Name a batch at the service; target names stay out of it, they may be confidential."""
-    return f"watcher/{instance}/{token}"
-
-
-async def in_doubt(session: Session, batch: Batch, reason: str, *, due_at: datetime, now: datetime) -> None:
-    """Set a batch `unconfirmed` and call a person from the first second; it is looked for meanwhile."""
-    if batch.state != "unconfirmed":
-        await batches.doubt(session, batch, why=reason, due_at=due_at, now=now)
-    await open_condition(
-        session,
-        f"batch {batch.id}",
-        "unconfirmed",
-        reason=f"nobody knows whether the service took this batch of {batch.size} compounds: {reason}",
-        action=f"wait while it is looked for; else compare with the vendor's list and type "
-        f"`watcher batches adopt {batch.id} REMOTE_ID` if it is there, `watcher batches release {batch.id}` if not",
-        now=now,
-    )

@@ -31,7 +31,7 @@ class Row:
     status: Annotated[str | None, "the vendor's own word for the result"]
     score: Annotated[float | None, "the vendor's `result` as it came, 1 (easy) to 10 (hard; also of a `no_route`)"]
     certainty: Annotated[float | None, "the vendor's certainty, 0 to 1"]
-    price_usd: Annotated[float | None, "the vendor's price of the route it found, US dollars"]
+    price_usd: Annotated[float | None, "the vendor's `price`, US dollars"]
     reaction_count: Annotated[int | None, "steps of the route"]
     timed_out: Annotated[bool | None, "whether the vendor's search ran out of time"]
     profile: Annotated[str | None, "scoring profile of the result: a hash of what changes a result"]

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, Score, digest
 from watcher.store.standing import OPEN
-from watcher.store.transitions import say_after_commit
+from watcher.store.transitions import note, say_after_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,8 @@ async def record_results(session: AsyncSession, batch: Batch, results: Sequence[
         if claim_id is None:
             say_after_commit(session, "result_not_asked_for", level="warning", batch_id=batch.id, smiles=result.smiles)
         elif (claim := open_claims.pop(claim_id, None)) is not None:
+            if result.kind == "failed":
+                note(session, "claim", claim.id, "state", claim.state, "failed", at=now, why=result.reason or "")
             claim.state, claim.reason, claim.changed_at = result.kind, result.reason, now
             claim.refused_in = None
     if new:

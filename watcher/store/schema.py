@@ -262,9 +262,9 @@ class Batch(Base):
     unconfirmed_at: Mapped[datetime | None]
     due_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
-    """Failed looks in a row."""
+    """Looks in a row that failed or proved nothing. Above 0, the service does not count as at work on the batch."""
     looks: Mapped[int] = mapped_column(default=0)
-    """Complete looks: at listings while unconfirmed, for missing results once finished."""
+    """At whole listings while unconfirmed, at unchanged counts while submitted, for missing results once finished."""
     queued: Mapped[int | None]
     running: Mapped[int | None]
     finished: Mapped[int | None]
@@ -350,7 +350,7 @@ class Condition(Base):
 
 
 class Transition(Base):
-    """Who changed the state of a target, upload, claim or batch, when and why."""
+    """Who changed the state of a target, upload or batch, when and why; of a claim, only that it failed."""
 
     __tablename__ = "transition"
     __table_args__ = (Index("ix_transition_entity", "entity", "entity_id"),)

@@ -12,7 +12,7 @@ ARCHIVE_STATES = {
 SCORING_STATES = {
     "detected": "a scan has seen it; its observations are to be read",
     "extracted": "its observations are read, and compounds of it wait for their results",
-    "scored": "each of its compounds has its result, or is held back",
+    "scored": "no compound of it waits any more: each is scored, failed, rejected, or held back for good",
     "history": "it is not, or no longer, the upload that counts",
     "quarantined": "its observations break the contract; `watcher retry`, or a newer version, takes it up again",
 }
@@ -24,13 +24,14 @@ CLAIM_STATES = {
     "reserved": "in a batch that was sent, or may have been",
     "scored": "it has a score",
     "no_route": "it has a result: the service found no route",
-    "failed": "it has a result: the service could not score it; it is never bought again by itself",
+    "failed": "it ended without a score: Molecule.one could not score it, refused it, or never listed it; it is never "
+    "bought again by itself",
 }
 """A claim: one compound to be scored under one profile."""
 BATCH_STATES = {
     "submitting": "the intent is recorded; it is being sent",
     "submitted": "the service took it, and works on it",
-    "finished": "the service has done with it; the last results are fetched",
+    "finished": "Molecule.one is done with it; the last results are fetched",
     "collected": "all its results are in the record",
     "closed": "it was certainly not bought; its compounds are wanted again",
     "unconfirmed": "nobody knows whether the service took it; it is looked for, and a person is called",
@@ -40,7 +41,8 @@ BATCH_STATES = {
 """A batch at Molecule.one."""
 CONDITION_KINDS = {
     "unreachable": "a service does not answer, or not in order; it is asked again with growing waits",
-    "credentials": "a service refuses its token, or none is set; it is asked now and then",
+    "credentials": "a service refuses us: token, account, address or a proxy in between, or no token is set; it is "
+    "asked again every 5 to 60 minutes",
     "machine": "this machine, its disk or the database is in trouble; what needs it pauses and resumes by itself",
     "unexpected": "a fault of the program met one unit, which is set aside for a while; the others go on",
     "vanished": "a target is not listed any more; nothing recorded of it is touched",

@@ -1,4 +1,7 @@
-"""Who changed the state of a target, upload, claim or batch; each change becomes one log line once it is committed."""
+"""Who changed the state of a target, upload or batch; each change becomes one log line once it is committed.
+
+Of a claim only a failure is noted: what it waits for stands in the claim, what it brought in the score.
+"""
 
 from datetime import datetime
 from typing import Any

@@ -26,6 +26,12 @@ from watcher.store.schema import Condition
 from watcher.web.gauges import refresh
 
 _DATABASE_DEADLINE_S = 5.0
+_MISSING = {
+    "schema_current": "the record has another schema than this version",
+    "lock_held": "the lock of the record is lost",
+    "scheduler_running": "the scheduler does not run",
+}
+"""What is said of a part of `/readyz` that does not hold."""
 
 
 class Health:
@@ -61,10 +67,10 @@ class Health:
             "lock_held": self._program.lock.held,
             "scheduler_running": self.schedule is not None and self.schedule.running,
         }
-        missing = ", ".join(part.replace("_", " ") for part, holds in parts.items() if not holds)
+        missing = "; ".join(_MISSING[part] for part, holds in parts.items() if not holds)
         body = {"ready": not missing, **parts, "conditions": conditions}
         if missing:
-            body["reason"] = f"not: {missing}"
+            body["reason"] = missing
         return web.json_response(body, status=503 if missing else 200)
 
     async def scrape(self, _: web.Request) -> web.Response:
