@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.cookies import SimpleCookie
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import msgspec
 from multidict import CIMultiDictProxy
@@ -70,12 +70,6 @@ class Answer:
         if self.status < 400 or self.status in (408, 425, 429) or self.status >= 500:
             return Transient(f"{self.what} answered {self.status}{said}", retry_after=self.retry_after)
         return Invalid(f"{self.what} answered {self.status}{said}")
-
-    def ok(self) -> Self:
-        """Return self for 2xx; raise the failure otherwise."""
-        if (failure := self.failure()) is not None:
-            raise failure
-        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,18 +124,6 @@ class Http:
             f"{self.origin.origin()}/{path.removeprefix('/')}", encoded=bool(re.fullmatch(r"[\x21-\x7e]*", path))
         )
 
-    def local_path(self, link: str) -> str:
-        """Reduce a link from an answer to its path and query on our origin, whatever host or scheme it carries.
-
-        Servers behind a proxy write `next` links with the wrong host or scheme; the origin is configured, never told.
-        Raises Transient for a link that cannot be read.
-        """
-        try:
-            url = URL(link)
-        except ValueError:
-            raise Transient("a link in an answer cannot be read") from None
-        return url.raw_path_qs if url.absolute else link
-
     async def request(
         self,
         method: str,
