@@ -43,7 +43,7 @@ _NETWORK = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OS
 _WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 OUT_OF_RESOURCES = "look what uses up the open files or the memory of this machine; the program goes on by itself"
 
-Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
+Params = Mapping[str, str | int]
 
 
 @dataclass(slots=True)

@@ -90,20 +90,6 @@ async def test_a_batch_from_purchase_to_deletion(client: MoleculeOne, vendor: Mo
         await client.results(remote_id)
 
 
-async def test_precision_gives_strings_that_read_as_the_same_scores(
-    client: MoleculeOne, vendor: MoleculeOneServer
-) -> None:
-    remote_id = await buy(client)
-    vendor.finish()
-    plain = {item.smiles: item for item in await client.results(remote_id)}
-    short = {item.smiles: item for item in await client.results(remote_id, precision=3)}
-    assert {*plain} == {*short} == {*SMILES}
-    for smiles, item in plain.items():
-        assert short[smiles].kind == item.kind
-        assert short[smiles].result == pytest.approx(item.result, rel=0.01)
-    assert any('"result": "' in item.raw for item in short.values())
-
-
 async def test_routes_come_when_asked_for(vendor: MoleculeOneServer, version: str) -> None:
     async with make(vendor, version, detail_level="synthesis") as client:
         remote_id = await buy(client)

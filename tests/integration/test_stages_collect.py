@@ -153,7 +153,7 @@ async def test_a_batch_that_is_released_while_it_is_read_takes_no_more_compounds
                 await close_condition(session, "batch 2", now=job.clock.now())
             return found
 
-        context.molecule_one.results = results_and_release  # type: ignore[method-assign, assignment]
+        context.molecule_one.results = results_and_release  # type: ignore[method-assign]
         await job.later(runner, minutes=1)
         assert await states(job) == ["collected", "released"]
         async with context.store.read() as session:

@@ -259,9 +259,7 @@ class MoleculeOneInMemory(MoleculeOne):
         errors = sum(b'"error"' in item for item in sale.done.values())
         return Counts(len(sale.smiles) - len(sale.done), 0, len(sale.done) - errors, errors)
 
-    async def results(
-        self, remote_id: str, *, only: Sequence[str] = (), precision: int | None = None
-    ) -> list[ResultItem]:
+    async def results(self, remote_id: str) -> list[ResultItem]:
         self._vendor.check()
         sale = self._vendor.find(remote_id)
         shown = list(sale.done.values())

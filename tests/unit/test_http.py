@@ -199,10 +199,10 @@ class TestRequest:
             return web.json_response({}, headers={"Set-Cookie": "sessionid=1"})
 
         async with site(handler) as url, client(url) as http:
-            params: list[tuple[str, str | int]] = [("only", "a"), ("only", "C#C+%"), ("precision", 3)]
+            params: dict[str, str | int] = {"smiles": "C#C+%", "limit": 3}
             first = await http.request("GET", "/p", operation="t", params=params, headers=HEADERS)
             await http.request("GET", "/with space/%2F?q=%2B", operation="t")
-        assert [*seen[0].query.items()] == [("only", "a"), ("only", "C#C+%"), ("precision", "3")]
+        assert [*seen[0].query.items()] == [("smiles", "C#C+%"), ("limit", "3")]
         assert seen[0].headers["Authorization"] == f"ApiToken-v1 {SECRET}"
         assert seen[0].headers["User-Agent"] == "test"
         assert seen[1].raw_path == "/with%20space/%2F?q=%2B"

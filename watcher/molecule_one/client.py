@@ -97,18 +97,12 @@ class MoleculeOne:
         answer = await self._ask("GET", self._dialect.status_path(remote_id), "status", remote_id)
         return read_counts(answer.body, f"the status of batch {remote_id}")
 
-    async def results(
-        self, remote_id: str, *, only: Sequence[str] = (), precision: int | None = None
-    ) -> list[ResultItem]:
+    async def results(self, remote_id: str) -> list[ResultItem]:
         """Return the results so far, in no promised order; molecules that wait are not listed.
 
-        `only` names the fields to fetch, `precision` the significant digits (public API document v1); servers that know
-        neither send everything. Raises BatchUnknown when the service does not know the batch.
+        Raises BatchUnknown when the service does not know the batch.
         """
-        params: list[tuple[str, str | int]] = [("only", field) for field in only]
-        if precision is not None:
-            params.append(("precision", precision))
-        answer = await self._ask("GET", self._dialect.results_path(remote_id), "results", remote_id, params)
+        answer = await self._ask("GET", self._dialect.results_path(remote_id), "results", remote_id)
         return read_results(answer.body, f"the results of batch {remote_id}")
 
     async def list_batches(self) -> Listing | None:
@@ -141,25 +135,16 @@ class MoleculeOne:
         except BatchUnknown:
             return
 
-    async def _ask(
-        self,
-        method: Literal["GET", "DELETE"],
-        path: str,
-        operation: str,
-        remote_id: str,
-        params: Sequence[tuple[str, str | int]] = (),
-    ) -> Answer:
-        answer = await self._send(method, path, operation, params)
+    async def _ask(self, method: Literal["GET", "DELETE"], path: str, operation: str, remote_id: str) -> Answer:
+        answer = await self._send(method, path, operation)
         if answer.status in (404, 410) and _is_json_object(answer):
             raise BatchUnknown(f"the service does not know batch {remote_id} ({answer.status}: {words_of(answer)})")
         return _accepted(answer, f"{operation} of batch {remote_id}")
 
-    async def _send(
-        self, method: str, path: str, operation: str, params: Sequence[tuple[str, str | int]] = ()
-    ) -> Answer:
+    async def _send(self, method: str, path: str, operation: str) -> Answer:
         if self._headers is None:
             raise AuthFailure(_NO_TOKEN, action=_SET_TOKEN)
-        return await self._http.request(method, path, operation=operation, params=params or None, headers=self._headers)
+        return await self._http.request(method, path, operation=operation, headers=self._headers)
 
 
 def _accepted(answer: Answer, what: str) -> Answer:
