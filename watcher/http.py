@@ -5,12 +5,11 @@ message. Network faults and refusals come out as the kinds of `watcher.errors`.
 """
 
 import asyncio
-import errno
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -28,6 +27,7 @@ from watcher import metrics
 from watcher.answers import Answer, NoAnswer, NotSent
 from watcher.clock import Clock, SystemClock
 from watcher.errors import AuthFailure, Failure, Ours, Service, Transient
+from watcher.http_faults import Dropped, Final, describe, is_ours, network, worth_repeating
 from watcher.redaction import blotter
 from watcher.settings import HttpSettings
 
@@ -38,10 +38,6 @@ _CHUNK = 64 * 1024
 _ATTEMPTS = 3
 _MAX_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NETWORK = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, EOFError, ValueError)
-"""What aiohttp raises when the network or the other side fails; TimeoutError is an OSError."""
-_WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-OUT_OF_RESOURCES = "look what uses up the open files or the memory of this machine; the program goes on by itself"
 
 Params = Mapping[str, str | int]
 
@@ -144,7 +140,7 @@ class Http:
         answer: Answer | None = None
         try:
             async for attempt in stamina.retry_context(
-                on=_worth_repeating, attempts=_ATTEMPTS, timeout=30, wait_initial=0.2, wait_max=3.0
+                on=worth_repeating, attempts=_ATTEMPTS, timeout=30, wait_initial=0.2, wait_max=3.0
             ):
                 with attempt:
                     answer = None
@@ -174,7 +170,7 @@ class Http:
                     path, params = location, None
                     continue
                 return self._answer(r, await self._read(r, what), what, outcome)
-        raise _Final(f"{what} was redirected in a circle")
+        raise Final(f"{what} was redirected in a circle")
 
     @asynccontextmanager
     async def stream(
@@ -230,9 +226,9 @@ class Http:
                 ):
                     return self._answer(r, await self._read(r, what), what, outcome)
             except Exception as error:  # noqa: BLE001 - whatever it is, all that counts is whether the request had left
-                reason = str(error) if isinstance(error, Failure) else f"{what}: {_describe(error)}"
+                reason = str(error) if isinstance(error, Failure) else f"{what}: {describe(error)}"
                 outcome.append("no_answer" if trace.connected else "not_sent")
-                ours = isinstance(error, Ours) or _is_ours(error)
+                ours = isinstance(error, Ours) or is_ours(error)
                 return NoAnswer(reason) if trace.connected else NotSent(reason, ours=ours)
 
     @asynccontextmanager
@@ -248,7 +244,7 @@ class Http:
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         await self._limiter.acquire()
-        with _network(what):  # around the request alone: what the caller raises, a full disk say, is no network fault
+        with network(what):  # around the request alone: what the caller raises, a full disk say, is no network fault
             if self._session is None:
                 self._session = self._new_session()
             response = await self._session.request(
@@ -274,16 +270,16 @@ class Http:
     async def _read(self, response: aiohttp.ClientResponse, what: str) -> bytes:
         limit = self._settings.max_response_size
         if (response.content_length or 0) > limit:
-            raise _Final(f"{what} announced {response.content_length} bytes; http.max_response_size is {limit}")
+            raise Final(f"{what} announced {response.content_length} bytes; http.max_response_size is {limit}")
         body = bytearray()
         async for chunk in self._chunks(response, what):
             body += chunk
             if len(body) > limit:
-                raise _Final(f"{what} answered with more than {limit} bytes, which is http.max_response_size")
+                raise Final(f"{what} answered with more than {limit} bytes, which is http.max_response_size")
         return bytes(body)
 
     async def _chunks(self, response: aiohttp.ClientResponse, what: str) -> AsyncIterator[bytes]:
-        with _network(what):
+        with network(what):
             async for chunk in response.content.iter_chunked(_CHUNK):
                 yield chunk
 
@@ -319,14 +315,6 @@ class Http:
             metrics.HTTP_REQUESTS.labels(self.service, operation, outcome[-1] if outcome else "redirect").inc()
 
 
-class _Final(Transient):
-    """Transient, but not worth a second try at once: it would cost as much again and end the same."""
-
-
-class _Dropped(aiohttp.ClientError):
-    """The connection ended before an answer came."""
-
-
 async def _never_again(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Keep aiohttp from repeating an idempotent request by itself when a connection drops: we count the tries."""
     try:
@@ -334,23 +322,7 @@ async def _never_again(request: aiohttp.ClientRequest, send: aiohttp.ClientHandl
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Dropped(_describe(error)) from None
-
-
-@contextmanager
-def _network(what: str) -> Iterator[None]:
-    try:
-        yield
-    except _NETWORK as error:
-        # Without its cause: the cause's text can hold the URL with its query, and tracebacks are logged.
-        said = f"{what}: {_describe(error)}"
-        raise (Ours(said, action=OUT_OF_RESOURCES) if _is_ours(error) else Transient(said)) from None
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Say whether no connection came about for want of files or memory on this machine."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return isinstance(cause, OSError) and cause.errno in _WANT
+        raise Dropped(describe(error)) from None
 
 
 def _proxy_for(origin: URL) -> URL | None:
@@ -367,36 +339,6 @@ def _proxy_for(origin: URL) -> URL | None:
     if url.scheme not in ("http", "https") or not url.host:
         raise Ours(f"{origin.scheme.upper()}_PROXY is no URL of a proxy; write for example http://host:3128")
     return url
-
-
-def _worth_repeating(error: Exception) -> bool | timedelta:
-    """Repeat what is transient; wait as the server asks when that is short, else leave it to the caller's due time."""
-    if not isinstance(error, Transient) or isinstance(error, _Final):
-        return False
-    if error.retry_after is None:
-        return True
-    return error.retry_after if error.retry_after <= timedelta(seconds=3) else False
-
-
-def _describe(error: BaseException) -> str:
-    """Say a network error in one line, without the URL: a query can hold a link that works as a secret."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return f"the certificate of {error.host} is not trusted ({error.certificate_error})"
-        case aiohttp.ClientConnectorDNSError():
-            return f"the name {error.host} does not resolve"
-        case aiohttp.ClientConnectorError():
-            return f"no connection to {error.host}:{error.port} ({error.os_error.strerror or error.os_error})"
-        case aiohttp.ClientHttpProxyError():
-            return f"the proxy answered {error.status}"
-        case aiohttp.ServerDisconnectedError():
-            return "the server closed the connection without an answer"
-        case TimeoutError():
-            return "timed out"
-        case _Dropped() | aiohttp.ClientPayloadError() | OSError():
-            return str(error) or type(error).__name__
-        case _:
-            return type(error).__name__
 
 
 async def _note_connected(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
