@@ -12,7 +12,7 @@ import aiohttp
 
 from watcher.errors import Ours, Transient
 
-OUT_OF_RESOURCES = "look what uses up the open files or the memory of this machine; the program goes on by itself"
+OUT_OF_RESOURCES = "find out what uses up the open files or the memory of this machine; the program goes on by itself"
 _NETWORK = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, EOFError, ValueError)
 """What aiohttp raises when the network or the other side fails; TimeoutError is an OSError."""
 _WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
