@@ -6,15 +6,9 @@ message. Network faults and refusals come out as the kinds of `watcher.errors`.
 
 import asyncio
 import re
-import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Self
 
 import aiohttp
@@ -27,7 +21,8 @@ from watcher import metrics
 from watcher.answers import Answer, NoAnswer, NotSent
 from watcher.clock import Clock, SystemClock
 from watcher.errors import AuthFailure, Failure, Ours, Service, Transient
-from watcher.http_faults import Dropped, Final, describe, is_ours, network, worth_repeating
+from watcher.http_connections import Trace, new_session
+from watcher.http_faults import Final, describe, is_ours, network, worth_repeating
 from watcher.redaction import blotter
 from watcher.settings import HttpSettings
 
@@ -40,22 +35,6 @@ _MAX_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 Params = Mapping[str, str | int]
-
-
-@dataclass(slots=True)
-class _Trace:
-    """How far a request got."""
-
-    connected: bool = False
-
-
-@cache
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    """Return the one context for all connections: reading the certificates of a system takes a while."""
-    try:
-        return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-    except OSError as error:
-        raise Ours(f"http.ca_file {ca_file} cannot be used: {error.strerror or error}") from None
 
 
 class Http:
@@ -97,22 +76,6 @@ class Http:
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-    def _new_session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
-        trace = aiohttp.TraceConfig()
-        # Fires once TCP, proxy tunnel and TLS stand, before the first byte of the request (aiohttp 3.14, connector.py).
-        trace.on_connection_create_end.append(_note_connected)
-        trace.on_connection_reuseconn.append(_note_connected)
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=_tls(self._settings.ca_file), force_close=force_close, limit=16),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": self._user_agent, "Accept": "application/json"},
-            timeout=self._timeout,
-            proxy=_proxy_for(self.origin) if self._settings.trust_env else None,
-            trust_env=False,  # true would read ~/.netrc too, and a match there clashes with our Authorization header
-            trace_configs=[trace],
-            middlewares=(_never_again,),
-        )
 
     def _url(self, path: str) -> URL:
         """Put a path on our origin. Joined as text, because `//host/` or `https://host/` must not lead elsewhere."""
@@ -206,7 +169,7 @@ class Http:
         raises CancelledError, and its fate is doubt too.
         """
         what = f"POST {path.partition('?')[0]}"
-        trace = _Trace()
+        trace = Trace()
         limit = aiohttp.ClientTimeout(
             total=timeout.total_seconds(), sock_connect=self._settings.connect_timeout.total_seconds()
         )
@@ -214,7 +177,7 @@ class Http:
         async with self._counted(operation) as outcome:
             try:
                 async with (
-                    self._new_session(force_close=True) as session,
+                    new_session(self.origin, self._settings, user_agent=self._user_agent, force_close=True) as session,
                     session.post(
                         self._url(path),
                         data=body,
@@ -246,7 +209,7 @@ class Http:
         await self._limiter.acquire()
         with network(what):  # around the request alone: what the caller raises, a full disk say, is no network fault
             if self._session is None:
-                self._session = self._new_session()
+                self._session = new_session(self.origin, self._settings, user_agent=self._user_agent)
             response = await self._session.request(
                 method,
                 self._url(path),
@@ -255,7 +218,7 @@ class Http:
                 headers=headers,
                 timeout=timeout or self._timeout,
                 allow_redirects=False,
-                trace_request_ctx=_Trace(),
+                trace_request_ctx=Trace(),
             )
         async with response:
             yield response
@@ -313,33 +276,3 @@ class Http:
             raise
         finally:
             metrics.HTTP_REQUESTS.labels(self.service, operation, outcome[-1] if outcome else "redirect").inc()
-
-
-async def _never_again(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from repeating an idempotent request by itself when a connection drops: we count the tries."""
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise Dropped(describe(error)) from None
-
-
-def _proxy_for(origin: URL) -> URL | None:
-    """Return the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for an origin. Raises Ours when it is no URL."""
-    if urllib.request.proxy_bypass(origin.authority):
-        return None
-    proxy = urllib.request.getproxies().get(origin.scheme)
-    if not proxy:
-        return None
-    try:
-        url = URL(proxy if "://" in proxy else f"http://{proxy}")
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise Ours(f"{origin.scheme.upper()}_PROXY is no URL of a proxy; write for example http://host:3128")
-    return url
-
-
-async def _note_connected(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    context.trace_request_ctx.connected = True

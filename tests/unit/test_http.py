@@ -27,7 +27,7 @@ from tests.support.clock import FakeClock
 from tests.support.network import RawServer, closed_port, raw_server, reset
 from watcher.answers import Answer, NoAnswer, NotSent, parse_retry_after
 from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
-from watcher.http import Http, _tls
+from watcher.http import Http
 from watcher.settings import HttpSettings
 
 SECRET = "s3cret-token"
@@ -323,7 +323,7 @@ class TestRequest:
 
     async def test_without_descriptors_nothing_is_sent_and_the_machine_is_at_fault(self) -> None:
         async with site(ok) as url, client(url) as http:
-            _tls(None)  # reads a file
+            await http.request("GET", "/", operation="t")  # the certificates are read from files, once
             with without_descriptors():
                 got = await send(http)
         assert isinstance(got, NotSent)
