@@ -10,7 +10,7 @@ import resource
 import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.support.clock import FakeClock
 from tests.support.network import RawServer, closed_port, raw_server, reset
+from watcher import metrics
 from watcher.answers import Answer, NoAnswer, NotSent, parse_retry_after
 from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
 from watcher.http import Http
@@ -617,6 +618,76 @@ class TestSendOnce:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+
+
+class TestCounts:
+    """The metric of the requests has one more for each, in the word for how it ended."""
+
+    @staticmethod
+    @contextmanager
+    def counted(**expected: int) -> Iterator[None]:
+        metrics.HTTP_REQUESTS.clear()
+        yield
+        (family,) = metrics.HTTP_REQUESTS.collect()
+        totals = [one for one in family.samples if one.name.endswith("_total")]
+        assert {one.labels["outcome"]: one.value for one in totals} == expected
+        assert {(one.labels["service"], one.labels["operation"]) for one in totals} == {("molecule_one", "t")}
+
+    @pytest.mark.parametrize(
+        ("reply", "expected"),
+        [
+            (OK, {"ok": 1}),
+            (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", {"invalid": 1}),
+            (b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n", {"auth": 1}),
+            (b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", {"transient": 3}),
+            (b"", {"transient": 3}),
+            (TestRedirects.to("/"), {"redirect": 4}),
+            (TestRedirects.to("http://localhost:1/"), {"auth": 1}),
+        ],
+    )
+    async def test_a_request(self, reply: bytes, expected: dict[str, int]) -> None:
+        async with raw_server(replying(reply)) as server, client(server.url) as http:
+            with self.counted(**expected), suppress(Failure):
+                await http.request("GET", "/", operation="t")
+
+    async def test_a_cancelled_request(self) -> None:
+        async with raw_server(silent) as server, client(server.url) as http:
+            with self.counted(cancelled=1):
+                task = asyncio.create_task(http.request("GET", "/", operation="t"))
+                await server.arrived.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+    @pytest.mark.parametrize(
+        ("reply", "error", "outcome"),
+        [
+            (OK, None, "ok"),
+            (OK, ZeroDivisionError(), "error"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", None, "transient"),
+        ],
+    )
+    async def test_a_stream(self, reply: bytes, error: Exception | None, outcome: str) -> None:
+        async with raw_server(replying(reply)) as server, client(server.url) as http:
+            with self.counted(**{outcome: 1}), suppress(Transient, ZeroDivisionError):
+                async with http.stream("/f", operation="t") as (_, chunks):
+                    assert [chunk async for chunk in chunks]
+                    if error is not None:
+                        raise error
+
+    @pytest.mark.parametrize(
+        ("reply", "outcome"),
+        [(OK, "ok"), (b"", "no_answer"), (b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", "transient")],
+    )
+    async def test_a_purchase(self, reply: bytes, outcome: str) -> None:
+        async with raw_server(replying(reply)) as server, client(server.url) as http:
+            with self.counted(**{outcome: 1}):
+                await http.send_once("/pay", b"{}", operation="t", headers={}, timeout=MINUTE)
+
+    async def test_a_purchase_that_was_not_sent(self) -> None:
+        async with closed_port() as port, client(f"http://127.0.0.1:{port}") as http:
+            with self.counted(not_sent=1):
+                await http.send_once("/pay", b"{}", operation="t", headers={}, timeout=MINUTE)
 
 
 class TestProxies:
