@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 
@@ -35,6 +36,33 @@ _MAX_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 Params = Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True, repr=False)  # its headers hold a token
+class _Request:
+    """One request on our origin; `what` names it in messages, also after a redirect."""
+
+    method: str
+    path: str
+    what: str
+    operation: str
+    params: Params | None
+    form: Mapping[str, str] | None
+    headers: Mapping[str, str] | None
+    timeout: aiohttp.ClientTimeout
+
+
+@dataclass(slots=True)
+class _Count:
+    """What the metric says of a request: how it ended."""
+
+    outcome: str = "redirect"
+
+    def answered(self, answer: Answer) -> Answer:
+        """Take the outcome from an answer, and return that."""
+        failure = answer.failure()
+        self.outcome = failure.kind if failure else "ok"
+        return answer
 
 
 class Http:
@@ -98,8 +126,9 @@ class Http:
         A GET follows redirects on its own origin. Raises Transient for network faults and answers over the size limit,
         AuthFailure for a redirect to another origin, Ours when this machine has no room for a connection.
         """
+        asked = _Request(method, path, _what(method, path), operation, params, form, headers, self._timeout)
         if method != "GET":
-            return await self._once(method, path, operation, params, form, headers)
+            return await self._once(asked)
         answer: Answer | None = None
         try:
             async for attempt in stamina.retry_context(
@@ -107,7 +136,7 @@ class Http:
             ):
                 with attempt:
                     answer = None
-                    answer = await self._once(method, path, operation, params, form, headers)
+                    answer = await self._once(asked)
                     if isinstance(failure := answer.failure(), Transient):
                         raise failure
         except Transient:
@@ -116,24 +145,15 @@ class Http:
         assert answer is not None  # noqa: S101 - an attempt answers or raises
         return answer
 
-    async def _once(
-        self,
-        method: str,
-        path: str,
-        operation: str,
-        params: Params | None,
-        form: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-    ) -> Answer:
-        what = f"{method} {path.partition('?')[0]}"
+    async def _once(self, asked: _Request) -> Answer:
         for _ in range(_MAX_REDIRECTS + 1):
-            async with self._counted(operation) as outcome, self._open(method, path, what, params, form, headers) as r:
-                location = self._redirect(r, path, what)
-                if location is not None and method == "GET":
-                    path, params = location, None
+            async with self._counted(asked.operation) as count, self._open(asked) as r:
+                location = self._redirect(r, asked)
+                if location is not None and asked.method == "GET":
+                    asked = replace(asked, path=location, params=None)
                     continue
-                return self._answer(r, await self._read(r, what), what, outcome)
-        raise Final(f"{what} was redirected in a circle")
+                return count.answered(self._answer(r, await self._read(r, asked.what), asked.what))
+        raise Final(f"{asked.what} was redirected in a circle")
 
     @asynccontextmanager
     async def stream(
@@ -145,20 +165,17 @@ class Http:
         when no answer comes and, within the iteration, when the transfer breaks off; AuthFailure for a redirect to
         another origin. What the caller raises within the block passes through as it is.
         """
-        what = f"GET {path.partition('?')[0]}"
+        what = _what("GET", path)
         timeout = aiohttp.ClientTimeout(
             total=None,
             connect=self._settings.connect_timeout.total_seconds(),
             sock_read=self._settings.read_timeout.total_seconds(),
         )
-        async with (
-            self._counted(operation) as outcome,
-            self._open("GET", path, what, params, None, headers, timeout=timeout) as r,
-        ):
-            self._redirect(r, path, what)
+        asked = _Request("GET", path, what, operation, params, None, headers, timeout)
+        async with self._counted(operation) as count, self._open(asked) as r:
+            self._redirect(r, asked)
             body = b"" if r.status == 200 else await self._read(r, what)
-            answer = self._answer(r, body, what, outcome)
-            yield answer, self._chunks(r, what)
+            yield count.answered(self._answer(r, body, what)), self._chunks(r, what)
 
     async def send_once(
         self, path: str, body: bytes, *, operation: str, headers: Mapping[str, str], timeout: timedelta
@@ -168,13 +185,13 @@ class Http:
         Only a connection that never came about is `NotSent`; anything after it is an answer or doubt. A cancelled call
         raises CancelledError, and its fate is doubt too.
         """
-        what = f"POST {path.partition('?')[0]}"
+        what = _what("POST", path)
         trace = Trace()
         limit = aiohttp.ClientTimeout(
             total=timeout.total_seconds(), sock_connect=self._settings.connect_timeout.total_seconds()
         )
         await self._limiter.acquire()
-        async with self._counted(operation) as outcome:
+        async with self._counted(operation) as count:
             try:
                 async with (
                     new_session(self.origin, self._settings, user_agent=self._user_agent, force_close=True) as session,
@@ -187,48 +204,36 @@ class Http:
                         trace_request_ctx=trace,
                     ) as r,
                 ):
-                    return self._answer(r, await self._read(r, what), what, outcome)
+                    return count.answered(self._answer(r, await self._read(r, what), what))
             except Exception as error:  # noqa: BLE001 - whatever it is, all that counts is whether the request had left
                 reason = str(error) if isinstance(error, Failure) else f"{what}: {describe(error)}"
-                outcome.append("no_answer" if trace.connected else "not_sent")
+                count.outcome = "no_answer" if trace.connected else "not_sent"
                 ours = isinstance(error, Ours) or is_ours(error)
                 return NoAnswer(reason) if trace.connected else NotSent(reason, ours=ours)
 
     @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        what: str,
-        params: Params | None,
-        form: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-        *,
-        timeout: aiohttp.ClientTimeout | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _open(self, asked: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
         await self._limiter.acquire()
-        with network(what):  # around the request alone: what the caller raises, a full disk say, is no network fault
+        # Around the request alone: what the caller raises, a full disk say, is no network fault.
+        with network(asked.what):
             if self._session is None:
                 self._session = new_session(self.origin, self._settings, user_agent=self._user_agent)
             response = await self._session.request(
-                method,
-                self._url(path),
-                params=params,
-                data=form,
-                headers=headers,
-                timeout=timeout or self._timeout,
+                asked.method,
+                self._url(asked.path),
+                params=asked.params,
+                data=asked.form,
+                headers=asked.headers,
+                timeout=asked.timeout,
                 allow_redirects=False,
                 trace_request_ctx=Trace(),
             )
         async with response:
             yield response
 
-    def _answer(self, response: aiohttp.ClientResponse, body: bytes, what: str, outcome: list[str]) -> Answer:
+    def _answer(self, response: aiohttp.ClientResponse, body: bytes, what: str) -> Answer:
         body = self._blot(body)
-        answer = Answer(response.status, response.headers, response.cookies, body, what, self._clock.now())
-        failure = answer.failure()
-        outcome.append(failure.kind if failure else "ok")
-        return answer
+        return Answer(response.status, response.headers, response.cookies, body, what, self._clock.now())
 
     async def _read(self, response: aiohttp.ClientResponse, what: str) -> bytes:
         limit = self._settings.max_response_size
@@ -246,33 +251,38 @@ class Http:
             async for chunk in response.content.iter_chunked(_CHUNK):
                 yield chunk
 
-    def _redirect(self, response: aiohttp.ClientResponse, path: str, what: str) -> str | None:
+    def _redirect(self, response: aiohttp.ClientResponse, asked: _Request) -> str | None:
         """Return where a redirect leads on our origin, None for another status; raise when it leads elsewhere."""
         location = response.headers.get("Location", "")
         if response.status not in _REDIRECTS or not location:
             return None
         try:
-            target = self._url(path).join(URL(location, encoded=True))
+            target = self._url(asked.path).join(URL(location, encoded=True))
             origin = target.origin()
         except ValueError:
-            raise Transient(f"{what} answered {response.status} with a location that cannot be read") from None
+            raise Transient(f"{asked.what} answered {response.status} with a location that cannot be read") from None
         if origin != self.origin.origin():
-            raise AuthFailure(f"{what} was redirected to {origin}; that is how a sign-in that ended looks")
+            raise AuthFailure(f"{asked.what} was redirected to {origin}; that is how a sign-in that ended looks")
         return target.raw_path_qs
 
     @asynccontextmanager
-    async def _counted(self, operation: str) -> AsyncIterator[list[str]]:
-        outcome: list[str] = []
+    async def _counted(self, operation: str) -> AsyncIterator[_Count]:
+        count = _Count()
         try:
-            yield outcome
+            yield count
         except Failure as failure:
-            outcome.append(failure.kind)
+            count.outcome = failure.kind
             raise
         except asyncio.CancelledError:
-            outcome.append("cancelled")
+            count.outcome = "cancelled"
             raise
         except Exception:
-            outcome.append("error")
+            count.outcome = "error"
             raise
         finally:
-            metrics.HTTP_REQUESTS.labels(self.service, operation, outcome[-1] if outcome else "redirect").inc()
+            metrics.HTTP_REQUESTS.labels(self.service, operation, count.outcome).inc()
+
+
+def _what(method: str, path: str) -> str:
+    """Name a request in messages: never with its query, which can hold a link that works as a secret."""
+    return f"{method} {path.partition('?')[0]}"
