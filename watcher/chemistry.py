@@ -1,6 +1,6 @@
 """Raw SMILES -> a chemical identity, or the reason why there is none. The only module that imports RDKit.
 
-The functions are pure. RDKit is imported inside them, so that importing this module for its types costs nothing.
+The functions are pure. RDKit is imported inside them, for the process that serves them makes itself ready first.
 
 A parser written in C++ can crash, hang or eat the memory on a hostile string. The daemon therefore does not call these
 functions itself: `python -m watcher.chemistry` serves them from a process of its own (`chemistry_process` is the
@@ -19,68 +19,16 @@ import signal
 import sys
 import unicodedata
 from contextlib import suppress
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import msgspec
 
+from watcher.chemistry_records import Identity, Reason, Rejection, Reply, Request
 from watcher.child import confine
-
-Reason = Literal[
-    "empty",
-    "not_ascii",
-    "unparsable",
-    "wildcard",
-    "query",
-    "reaction",
-    "no_organic_parent",
-    "too_large",
-    "not_smiles",
-]
 
 MAX_CHARACTERS = 20_000  # far above any real compound; a longer string is not given to the parser at all
 _BROKEN = (RuntimeError, ValueError)  # what RDKit raises when a molecule breaks one of its invariants
 RULES = 1  # raise it when the same raw string may get another verdict although RDKit is the same
-
-
-class Identity(msgspec.Struct, frozen=True, tag="identity"):
-    """One compound: the parent, that is the largest organic fragment that is not a known salt or solvent."""
-
-    smiles: str
-    """Canonical isomeric SMILES of the parent: ASCII, without atom maps, mapped to itself by `canonical`."""
-    inchikey: str
-    """Empty where InChI has none (more than 1024 atoms, elements or bonds it does not know)."""
-    heavy_atoms: int
-    sa_score: float
-    """Synthetic accessibility of Ertl and Schuffenhauer (doi:10.1186/1758-2946-1-8): 1 easy to 10 hard; 3 decimals."""
-    removed: tuple[str, ...] = ()
-    """What was split off, each once: its name, or its canonical SMILES where we have no name."""
-    cxsmiles: str | None = None
-    """The CXSMILES block that was cut off, as it came, even if truncated."""
-
-
-class Rejection(msgspec.Struct, frozen=True, tag="rejection"):
-    """Why a raw string has no identity: a reason for programs, a sentence for people."""
-
-    reason: Reason
-    detail: str
-    cxsmiles: str | None = None
-
-
-class Request(msgspec.Struct):
-    """One line to the child. `timeout` is in seconds; a molecule that takes longer ends the child."""
-
-    id: int
-    op: Literal["identify", "canonical", "version"]
-    text: str = ""
-    max_heavy_atoms: int = 1000
-    timeout: float = 10.0
-
-
-class Reply(msgspec.Struct):
-    """One line from the child: what the function named by `op` returned."""
-
-    id: int
-    result: Identity | Rejection | str | None
 
 
 def identify(raw: str, *, max_heavy_atoms: int = 1000) -> Identity | Rejection:

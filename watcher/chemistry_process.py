@@ -21,7 +21,7 @@ from typing import Any, Self, cast
 import msgspec
 import structlog
 
-from watcher.chemistry import Identity, Rejection, Reply
+from watcher.chemistry_records import Identity, Rejection, Reply
 from watcher.child import environment
 from watcher.errors import Ours
 

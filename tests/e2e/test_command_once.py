@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 from tests.support.process import Served, Workplace, eventually
-from watcher.chemistry import Identity, identify
+from watcher.chemistry import identify
+from watcher.chemistry_records import Identity
 from watcher.cli.output import in_words
 from watcher.sandbox import Fault
 from watcher.store.export import COLUMNS

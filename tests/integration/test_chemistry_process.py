@@ -15,8 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from watcher import chemistry_process, child
-from watcher.chemistry import Identity, Rejection, identify, version
+from watcher.chemistry import identify, version
 from watcher.chemistry_process import Chemistry, ChemistryUnavailable
+from watcher.chemistry_records import Identity, Rejection
 
 # The real child, but some strings make it misbehave; its notes go to the directory of its first argument.
 CHILD = """

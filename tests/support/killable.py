@@ -18,6 +18,7 @@ from tests.support.record import settings_for_file
 from tests.support.vendor import FragalysisInMemory, MoleculeOneInMemory, Sale, Stack, Vendor
 from watcher import chemistry as rdkit
 from watcher import points
+from watcher.chemistry_records import Identity, Rejection
 from watcher.notify_process import Notifier
 from watcher.pipeline.runner import Runner
 from watcher.pipeline.stage import Context
@@ -44,17 +45,17 @@ def quickly(folder: Path) -> Iterator[AsyncEngine]:
 
 
 @functools.cache
-def identify(raw: str) -> rdkit.Identity | rdkit.Rejection:
+def identify(raw: str) -> Identity | Rejection:
     return rdkit.identify(raw)
 
 
 def canonical(raws: Collection[str]) -> set[str]:
     """What is submitted of these strings, as far as they are molecules."""
-    return {one.smiles for one in map(identify, raws) if isinstance(one, rdkit.Identity)}
+    return {one.smiles for one in map(identify, raws) if isinstance(one, Identity)}
 
 
 class CachedChemistry(QuickChemistry):
-    async def identify(self, raws: Sequence[str]) -> list[rdkit.Identity | rdkit.Rejection]:
+    async def identify(self, raws: Sequence[str]) -> list[Identity | Rejection]:
         return [identify(raw) for raw in raws]
 
 

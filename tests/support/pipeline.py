@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from tests.support.clock import FakeClock
 from watcher import chemistry as rdkit
 from watcher.chemistry_process import Chemistry
+from watcher.chemistry_records import Identity, Rejection
 from watcher.molecule_one import profile_of
 from watcher.pipeline.runner import Runner
 from watcher.program import Program, opened
@@ -82,7 +83,7 @@ class JobClock(FakeClock):
 class QuickChemistry(Chemistry):
     """The same answers without a process, which takes a second to start."""
 
-    async def identify(self, raws: Sequence[str]) -> list[rdkit.Identity | rdkit.Rejection]:
+    async def identify(self, raws: Sequence[str]) -> list[Identity | Rejection]:
         return await asyncio.to_thread(lambda: [rdkit.identify(raw) for raw in raws])
 
     async def canonical(self, smiles: Sequence[str]) -> list[str | None]:

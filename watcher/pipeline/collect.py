@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from structlog.contextvars import bind_contextvars
 
-from watcher.chemistry import Identity
+from watcher.chemistry_records import Identity
 from watcher.errors import Failure, Invalid, Service
 from watcher.molecule_one import BatchUnknown, Counts, ResultItem
 from watcher.pipeline.failures import backoff, wait_after

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from structlog.contextvars import bind_contextvars
 
-from watcher.chemistry import Identity, Rejection
+from watcher.chemistry_records import Identity, Rejection
 from watcher.errors import Failure, Invalid, Service
 from watcher.fragalysis import Observation
 from watcher.pipeline.failures import AFTER_SCAN, LONGEST_WAIT, wait_after
