@@ -1,30 +1,22 @@
 """Raw SMILES -> a chemical identity, or the reason why there is none. The only module that imports RDKit.
 
-The functions are pure. RDKit is imported inside them, for the process that serves them makes itself ready first.
-
-A parser written in C++ can crash, hang or eat the memory on a hostile string. The daemon therefore does not call these
-functions itself: `python -m watcher.chemistry` serves them from a process of its own (`chemistry_process` is the
-parent's side). It answers each line of JSON (`Request`) with one (`Reply`), in order, and ends at end of file.
+The functions are pure. A parser written in C++ can crash, hang or eat the memory on a hostile string. The daemon
+therefore does not call them itself: `chemistry_child` serves them from a process of its own. RDKit is imported inside
+them, because that process confines itself first.
 
 What is scored is what was observed: charges, tautomers, radicals, isotopes and stereo stay as they are. Only salts and
 solvents are split off, and atom maps, names and CXSMILES blocks dropped.
 """
 
 import functools
-import json
-import os
 import re
-import resource
-import signal
-import sys
 import unicodedata
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
-from watcher.chemistry_records import Identity, Reason, Rejection, Reply, Request
-from watcher.child import confine
+from watcher.chemistry_records import Identity, Reason, Rejection
 
 MAX_CHARACTERS = 20_000  # far above any real compound; a longer string is not given to the parser at all
 _BROKEN = (RuntimeError, ValueError)  # what RDKit raises when a molecule breaks one of its invariants
@@ -232,48 +224,3 @@ diethyl ether CCOCC, tetrahydrofuran C1CCOC1, dioxane C1COCCO1, toluene Cc1ccccc
 glycerol OCC(O)CO, hexylene glycol CC(O)CC(C)(C)O, diethylene glycol OCCOCCO, triethylene glycol OCCOCCOCCO,
 tetraethylene glycol OCCOCCOCCOCCO
 """
-
-# --- the child --------------------------------------------------------------------------------------------------------
-
-_ADDRESS_SPACE = 3 << 30  # bytes; 0.3 GiB is in use after the start, the rest is for one very unusual molecule
-
-
-def main() -> None:
-    """Serve requests from standard input until its end; see the module's docstring."""
-    confine()
-    # Whatever a library prints goes to standard error: the real standard output carries records only.
-    sys.stdout.flush()
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    identify("CCO.Cl")  # loads RDKit and all tables before the first clock runs
-    for kind, limit in ((resource.RLIMIT_AS, _ADDRESS_SPACE), (resource.RLIMIT_CORE, 0)):
-        with suppress(ValueError, OSError):  # a lower limit is in force already, or the platform has none
-            resource.setrlimit(kind, (limit, limit))
-    with suppress(BrokenPipeError), replies:  # the parent has gone
-        serve(sys.stdin.buffer, replies)
-
-
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer each request in order. SIGALRM, with its default action, ends a molecule that takes too long."""
-    for line in requests:
-        # the standard library's JSON reads lone surrogates, which a raw string may hold
-        request = msgspec.convert(json.loads(line), Request)
-        signal.setitimer(signal.ITIMER_REAL, request.timeout)
-        result = _answer(request)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        replies.write(msgspec.json.encode(Reply(request.id, result)) + b"\n")
-        replies.flush()
-
-
-def _answer(request: Request) -> Identity | Rejection | str | None:
-    match request.op:
-        case "identify":
-            return identify(request.text, max_heavy_atoms=request.max_heavy_atoms)
-        case "canonical":
-            return canonical(request.text)
-        case "version":
-            return version(request.max_heavy_atoms)
-
-
-if __name__ == "__main__":
-    main()

@@ -60,7 +60,7 @@ class Chemistry:
         self._molecule_timeout = molecule_timeout
         self._start_timeout = start_timeout
         self._idle_timeout = idle_timeout
-        self._command = tuple(command or (sys.executable, "-P", "-m", "watcher.chemistry"))
+        self._command = tuple(command or (sys.executable, "-P", "-m", "watcher.chemistry_child"))
         self._lock = asyncio.Lock()
         self._child: _Child | None = None
         self._idle: asyncio.TimerHandle | None = None

@@ -158,7 +158,7 @@ def test_no_secret_comes_out_of_a_whole_run(secretive: Workplace, served: Served
         daemon.stop()
     assert lists.hits >= 3, "each try of a call is one"
     assert min(builds.hits, purchases.hits) >= 1
-    assert family.is_clean(b"watcher.chemistry", b"watcher.notify")
+    assert family.is_clean(b"watcher.chemistry_child", b"watcher.notify")
     said = [*pages, *daemon.stdout, *daemon.stderr]
 
     echoes = [echo("fragalysis", 403, "GET"), echo("molecule_one", 401, "GET")]

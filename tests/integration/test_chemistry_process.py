@@ -23,7 +23,7 @@ from watcher.chemistry_records import Identity, Rejection
 CHILD = """
 import os, re, signal, sys, time
 from pathlib import Path
-from watcher import chemistry
+from watcher import chemistry_child
 
 notes = Path(sys.argv[1])
 starts = notes / "starts"
@@ -33,7 +33,7 @@ if (notes / "broken").exists():
     sys.exit("no chemistry today")
 if (notes / "stuck").exists():
     time.sleep(600)
-real = chemistry.identify
+real = chemistry_child.identify
 
 def identify(raw, *, max_heavy_atoms=1000):
     match raw:
@@ -67,8 +67,8 @@ def identify(raw, *, max_heavy_atoms=1000):
             return "nonsense" if (notes / "busy").exists() else Path("/")
     return real(raw, max_heavy_atoms=max_heavy_atoms)
 
-chemistry.identify = identify
-chemistry.main()
+chemistry_child.identify = identify
+chemistry_child.main()
 """
 
 # A parent that hangs in a molecule (or idles, for any other) until somebody kills it.
@@ -417,7 +417,7 @@ def test_alarm_alone_ends_an_orphan_that_is_stuck(command: list[str]) -> None:
 
 def test_child_by_hand() -> None:
     lines = b'{"id": 7, "op": "canonical", "text": "OCC"}\n{"id": 8, "op": "canonical", "text": "?"}\n'
-    command = [sys.executable, "-m", "watcher.chemistry"]
+    command = [sys.executable, "-m", "watcher.chemistry_child"]
     done = subprocess.run(command, input=lines, capture_output=True, timeout=60, check=True)
     assert done.stdout == b'{"id":7,"result":"CCO"}\n{"id":8,"result":null}\n'
     assert done.stderr == b""
