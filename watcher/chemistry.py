@@ -10,15 +10,14 @@ solvents are split off, and atom maps, names and CXSMILES blocks dropped.
 
 import functools
 import re
-import unicodedata
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from watcher.chemistry_records import Identity, Reason, Rejection
+from watcher.chemistry_records import Identity, Rejection
+from watcher.chemistry_screens import looks_like_a_name, smiles_in, without_maps
 
-MAX_CHARACTERS = 20_000  # far above any real compound; a longer string is not given to the parser at all
 _BROKEN = (RuntimeError, ValueError)  # what RDKit raises when a molecule breaks one of its invariants
 RULES = 1  # raise it when the same raw string may get another verdict although RDKit is the same
 
@@ -28,18 +27,10 @@ def identify(raw: str, *, max_heavy_atoms: int = 1000) -> Identity | Rejection:
 
     Every text is answered; only MemoryError, which blames the machine, gets out.
     """
-    text = raw.strip(_INVISIBLE)
-    if rejection := _unfit(text):
-        return rejection
-    words = text.split(None, 1)
-    block = re.match(r"\|[^|]*\|?", text if text.startswith("|") else words[1] if len(words) > 1 else "")
-    cxsmiles = block.group() if block else None
-    smiles = "" if text.startswith("|") else _without_maps(words[0])
-    if not smiles:
-        return Rejection("empty", "a CXSMILES block without a SMILES before it", cxsmiles)
-    for reason, detail, pattern in _SCREENS:
-        if pattern.search(smiles):
-            return Rejection(reason, detail, cxsmiles)
+    found = smiles_in(raw)
+    if isinstance(found, Rejection):
+        return found
+    smiles, cxsmiles = found
     try:
         verdict = _identity(smiles, max_heavy_atoms)
     except _BROKEN as error:
@@ -51,7 +42,7 @@ def canonical(smiles: str) -> str | None:
     """Return today's canonical form of an already stored SMILES, all fragments kept; None if RDKit refuses it."""
     from rdkit import Chem, rdBase
 
-    smiles = _without_maps(smiles)
+    smiles = without_maps(smiles)
     seen: list[str] = []
     # RDKit does not always write what it would write again after reading it: go on until it does.
     with rdBase.BlockLogs(), suppress(*_BROKEN):
@@ -72,51 +63,6 @@ def version(max_heavy_atoms: int = 1000) -> str:
     return f"rdkit {rdkit.__version__}, rules {RULES}, at most {max_heavy_atoms} heavy atoms"
 
 
-# --- before RDKit sees it ---------------------------------------------------------------------------------------------
-
-_INVISIBLE = "\ufeff\u200b\u2060" + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
-_MISSING = re.compile(
-    r"#?n\.?/?a\.?|<na>|nan|nat|nd|none|null|nil|undefined|unknown|missing|tbd|[-.?]{1,3}", re.IGNORECASE
-)
-_SCREENS: tuple[tuple[Reason, str, re.Pattern[str]], ...] = (
-    ("not_smiles", "an InChI, not a SMILES", re.compile(r"^InChI=", re.IGNORECASE)),
-    ("not_smiles", "an InChIKey, not a SMILES", re.compile(r"^[A-Z]{14}-[A-Z]{10}-[A-Z]$")),
-    ("not_smiles", "quotation marks: a table cell that was not unpacked?", re.compile(r"[\"'`]")),
-    ("reaction", "a reaction, not a molecule", re.compile(r"(?<!-)>")),  # -> is a dative bond
-    (
-        "query",
-        "a query (SMARTS) for many molecules, not a molecule",
-        re.compile(r"[~!&]|\[[^\]]*[;,$^]|\[\d*#\d|\[[^\]]*[A-Za-z][DRXvx]\d|\[[DXrvx]\d|\[a\]"),
-    ),
-    ("not_smiles", "several molecules in one cell, separated by ';' or ','", re.compile(r"[;,]")),
-    ("wildcard", "a wildcard or R-group: one atom is left open", re.compile(r"\*|\[\d*(?:R#?\d*|[AGLMQXZ])\]")),
-)
-_CODE = re.compile(r"(?=.*\d)(?:(?=.*[^\WBCNOPSFIbcnopslr\d_])[\w-]+|[\w-]*\d{4}[\w-]*)")  # a letter that is no atom
-_WORD = re.compile(r"[A-Z]?(?=[a-z]*[^\Wbcnopslr\d_])[a-z]{3,}")
-
-
-def _unfit(text: str) -> Rejection | None:
-    if not text:
-        return Rejection("empty", "nothing there")
-    if len(text) > MAX_CHARACTERS:
-        return Rejection("too_large", f"{len(text)} characters; more than {MAX_CHARACTERS} are not read")
-    for place, character in enumerate(text, 1):
-        if character > "\x7e" or (character < " " and character != "\t"):
-            name = unicodedata.name(character, "a control character" if character <= "\x7f" else "no character")
-            reason: Reason = "not_smiles" if character.isascii() else "not_ascii"
-            return Rejection(reason, f"character {place} is U+{ord(character):04X}, {name}")
-    if _MISSING.fullmatch(text):
-        return Rejection("not_smiles", f"'{text}' stands for a missing value")
-    return None
-
-
-def _without_maps(smiles: str) -> str:
-    return re.sub(r":\d+(?=\])", "", smiles)
-
-
-# --- with RDKit -------------------------------------------------------------------------------------------------------
-
-
 def _parse(smiles: str, *, sanitize: bool = True) -> Any:  # RDKit's stubs are of mixed quality
     from rdkit import Chem
 
@@ -135,7 +81,7 @@ def _identity(smiles: str, max_heavy_atoms: int) -> Identity | Rejection:
     with rdBase.BlockLogs():
         rough = _parse(smiles, sanitize=False)  # cheap, also for what is much too large
         if rough is None:
-            if _CODE.fullmatch(smiles) or _WORD.fullmatch(smiles):
+            if looks_like_a_name(smiles):
                 return Rejection("not_smiles", f"'{smiles[:60]}' looks like a name or a code, not a SMILES")
             return Rejection("unparsable", "RDKit cannot read it as a SMILES")
         atoms = rough.GetAtoms()

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watcher.chemistry import MAX_CHARACTERS, canonical, identify, version
+from watcher.chemistry import canonical, identify, version
 from watcher.chemistry_records import Identity, Rejection
+from watcher.chemistry_screens import MAX_CHARACTERS
 
 TABLE = Path(__file__).parents[1] / "data" / "pathological_smiles.csv"
 with TABLE.open(encoding="ascii", newline="") as file:
