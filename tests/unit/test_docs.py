@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from tests.tools.make_reference import GENERATED, ROOT, all_metrics, commands_reference
+from watcher import store
 from watcher.settings import Settings
 from watcher.settings_keys import keys, sections
 from watcher.settings_text import show
@@ -106,6 +107,11 @@ def test_each_promise_names_a_test_that_exists() -> None:
     assert [row for row in rows if "::test_" not in row] == []
     bold = [part for part in re.split(r"\n(?=\*\*)", promises) if part.startswith("**")]
     assert [part for part in bold if "::test_" not in part] == []
+
+
+def test_the_record_lists_its_modules() -> None:
+    modules = {path.stem for path in (ROOT / "watcher/store").glob("*.py")} - {"__init__"}
+    assert sorted(re.findall(r"`(\w+)`", store.__doc__ or "")) == sorted(modules)
 
 
 def test_every_promised_setting_exists() -> None:

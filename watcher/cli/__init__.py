@@ -20,7 +20,6 @@ from watcher.cli import (
     demo,
     export,
     health,
-    looking,
     notify,
     once,
     plan,
@@ -29,6 +28,7 @@ from watcher.cli import (
     run,
     sandbox,
     status,
+    targets,
 )
 from watcher.cli.common import Call
 from watcher.cli.output import UsageProblem, say
@@ -103,9 +103,9 @@ app.command()(once.once)
 app.command()(plan.plan)
 app.command()(check.check)
 app.command()(status.status)
-app.command()(looking.targets)
-app.command()(looking.uploads)
-app.command()(looking.history)
+app.command()(targets.targets)
+app.command()(targets.uploads)
+app.command()(targets.history)
 app.command()(health.health)
 app.command()(export.export)
 app.command()(retry.retry)

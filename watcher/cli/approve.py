@@ -72,7 +72,6 @@ def _explained(reason: str) -> str:
 async def _approve(settings: "Settings", named: str) -> tuple[int, dict[str, int]]:
     from watcher.pipeline.profile import ask_for_approval
     from watcher.store import claims
-    from watcher.store.lookups import withheld_of
 
     async with record(settings, write=True) as store, store.write() as session:
         found = await named_targets(session, named)
@@ -81,7 +80,7 @@ async def _approve(settings: "Settings", named: str) -> tuple[int, dict[str, int
             raise UsageProblem(f"{named} can be {candidates}; name one of them")
         ids = [found[0].id]
         profile, policy = await _claimed(session, settings), policy_of(settings)
-        held = await withheld_of(session, profile, ids)
+        held = await claims.withheld_of(session, profile, ids)
         if not held:
             return 0, {}
         if set(held) == {claims.PRIVATE}:
@@ -90,7 +89,7 @@ async def _approve(settings: "Settings", named: str) -> tuple[int, dict[str, int
             )
         ahead = await claims.approve(session, ids, who=who(), now=now(), profile=profile, policy=policy)
         await ask_for_approval(session, profile, now())
-        return ahead, await withheld_of(session, profile, ids)
+        return ahead, await claims.withheld_of(session, profile, ids)
 
 
 async def _approve_profile(settings: "Settings") -> tuple[int, dict[str, int]]:

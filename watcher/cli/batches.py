@@ -13,8 +13,8 @@ from watcher.points import reach
 
 if TYPE_CHECKING:
     from watcher.settings import Settings
+    from watcher.store.batch_views import Item
     from watcher.store.engine import Session
-    from watcher.store.lookups import Item
     from watcher.store.schema import Batch, Transition
 
 app = typer.Typer(
@@ -118,7 +118,7 @@ def release(
 
 
 async def _list(settings: "Settings", state: str | None) -> "list[Batch]":
-    from watcher.store.lookups import all_batches
+    from watcher.store.batch_views import all_batches
 
     async with record(settings) as store, store.read() as session:
         return list(await all_batches(session, state))
@@ -128,8 +128,8 @@ async def _show(settings: "Settings", batch_id: int) -> "tuple[Batch, str | None
     from watcher.molecule_one.dialects import DIALECTS
     from watcher.pipeline.sending import batch_name
     from watcher.store import targets
+    from watcher.store.batch_views import items_of, transitions_of
     from watcher.store.schema import Profile
-    from watcher.store.lookups import items_of, transitions_of
 
     async with record(settings) as store, store.read() as session:
         batch = await _found(session, batch_id)
@@ -142,7 +142,6 @@ async def _adopt(settings: "Settings", batch_id: int, remote_id: str) -> None:
     from watcher.store import batches
     from watcher.store.conditions import close_condition
     from watcher.store.engine import Conflict
-    from watcher.store.lookups import batch_of_remote_id
 
     if not remote_id or not remote_id.isprintable():
         raise UsageProblem("REMOTE_ID must be the id that Molecule.one shows for the batch")
@@ -150,7 +149,7 @@ async def _adopt(settings: "Settings", batch_id: int, remote_id: str) -> None:
         async with record(settings, write=True) as store, store.write() as session:
             batch = await _found(session, batch_id)
             _must_be(batch, "adopted", ADOPTABLE)
-            other = await batch_of_remote_id(session, remote_id)
+            other = await batches.by_remote_id(session, remote_id)
             if other is not None and other.id != batch.id:
                 raise WatcherError(f"{remote_id} is batch {other.id} already, which is {other.state}")
             instead = f", and not as {batch.remote_id}" if batch.remote_id not in (None, remote_id) else ""
@@ -178,7 +177,7 @@ async def _release(settings: "Settings", batch_id: int) -> int:
 
 
 async def _found(session: "Session", batch_id: int) -> "Batch":
-    from watcher.store.lookups import find_batch
+    from watcher.store.batch_views import find_batch
 
     batch = await find_batch(session, batch_id)
     if batch is None:

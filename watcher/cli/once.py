@@ -69,10 +69,11 @@ async def _once(settings: "Settings", timeout: timedelta | None) -> int:
 
 
 async def _summary(program: "Program", began: datetime, ended: "Ended") -> tuple[list[str], int]:
-    from watcher.store import lookups, overview
+    from watcher.store import overview
+    from watcher.store.progress import happened_since
 
     async with program.context.store.read() as session:
-        done = await lookups.happened_since(session, began)
+        done = await happened_since(session, began)
         counts = await overview.counts(session)
         attention = await overview.needs_attention(session)
     took = round((now() - began).total_seconds())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from watcher.cli.output import on_terminal, say
 from watcher.errors import Ours
-from watcher.store.lookups import Progress, progress
+from watcher.store.progress import Progress, progress
 
 if TYPE_CHECKING:
     from watcher.program import Program

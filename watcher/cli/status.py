@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from watcher.cli.common import AsJson, NoRecord, log_quietly, now, policy_of, record, settings_of
-from watcher.cli.looking import print_targets
 from watcher.cli.output import in_words, money, say, say_json, shown
+from watcher.cli.targets import print_targets
 
 if TYPE_CHECKING:
     from watcher.settings import Settings
-    from watcher.store.looking import TargetView
+    from watcher.store.target_views import TargetView
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
@@ -37,7 +37,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 async def _status(settings: "Settings") -> "tuple[dict[str, Any], list[TargetView]]":
-    from watcher.store import allowance, looking, migrate, overview
+    from watcher.store import allowance, migrate, overview, target_views
     from watcher.store.targets import instance
 
     policy = policy_of(settings)
@@ -45,7 +45,7 @@ async def _status(settings: "Settings") -> "tuple[dict[str, Any], list[TargetVie
         counts = await overview.counts(session)
         attention = await overview.needs_attention(session)
         own = await instance(session)
-        targets = await looking.target_views(session, archives=settings.download.enabled)
+        targets = await target_views.target_views(session, archives=settings.download.enabled)
         document: dict[str, Any] = {
             "targets": counts.targets,
             "targets_detail": [asdict(one) for one in targets],

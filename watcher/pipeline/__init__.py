@@ -1,5 +1,6 @@
-"""The stages, one module each: scan, download, extract, submit, reconcile, collect, finish.
+"""The stages, one module each.
 
-A stage asks the record what is due, does one small piece that may be repeated, and commits. Stages never call each
-other; `runner` gives each due unit its turn, and `failures` decides what a failure leads to.
+They are scan, reconcile, verify, download, extract, submit, collect, finish, notify, prune and backup. A stage asks the
+record what is due, does one small piece that may be repeated, and commits. Stages never call each other; `runner` gives
+each due unit its turn, and `failures` decides what a failure leads to.
 """

@@ -24,7 +24,7 @@ from watcher.pipeline.profile import adopt_settings, profile_in_force
 from watcher.pipeline.scan import Scan
 from watcher.pipeline.stage import Context
 from watcher.settings import DatabaseSettings, Settings
-from watcher.store import allowance, lookups, migrate, overview, purchases
+from watcher.store import allowance, migrate, overview, purchases, rehearsal
 from watcher.store.conditions import find
 from watcher.store.engine import Store
 from watcher.store.profiles import REFUSED, SERVICE
@@ -77,7 +77,7 @@ async def make_plan(settings: Settings, record: Store | None, *, clock: Clock) -
     """Rehearse a pass on a copy of the record (None: there is none yet). Raises the Failure of an unreadable scan."""
     async with _rehearsal(settings, record, clock) as context:
         async with context.store.read() as session:
-            known = {upload.id for upload in await lookups.all_uploads(session)}
+            known = {upload.id for upload in await rehearsal.all_uploads(session)}
         await adopt_settings(context)
         await Scan(context).step(0)
         problems = await _extract(context)
@@ -101,7 +101,7 @@ async def _rehearsal(settings: Settings, record: Store | None, clock: Clock) -> 
         await migrate.upgrade(store, name="plan", now=clock.now())
         if record is not None:
             async with record.read() as source, store.write() as copy:
-                await lookups.copy_for_rehearsal(source, copy)
+                await rehearsal.copy_for_rehearsal(source, copy)
         chemistry = Chemistry(max_heavy_atoms=settings.limits.max_heavy_atoms)
         yield Context(
             settings=settings,
@@ -167,13 +167,13 @@ async def _describe(
     withheld: Counter[str] = Counter()
     async with context.store.write() as session:
         profile = await profile_in_force(session, context)
-        uploads = await lookups.all_uploads(session)
+        uploads = await rehearsal.all_uploads(session)
         planned = []
         for target, upload in await overview.targets_with_current(session):
             if not target.followed or target.stack != context.settings.fragalysis.url:
                 continue
-            standings = await lookups.standings(session, upload.id, profile) if upload else []
-            verdicts = await lookups.verdicts(session, upload.id) if upload else {}
+            standings = await rehearsal.standings(session, upload.id, profile) if upload else []
+            verdicts = await rehearsal.verdicts(session, upload.id) if upload else {}
             new = sorted(one.upload_index for one in uploads if one.target_id == target.id and one.id not in known)
             mine = [one for one in standings if one.compound_id not in seen]
             held = Counter(one.reason or "" for one in mine if one.state == "withheld")

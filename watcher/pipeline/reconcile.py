@@ -11,8 +11,8 @@ import structlog
 from watcher.errors import Failure, Service
 from watcher.molecule_one import Listing
 from watcher.pipeline.failures import wait_after
+from watcher.pipeline.find_batches import Found, look
 from watcher.pipeline.gate import Gate, Unproven, next_look
-from watcher.pipeline.lookup import Found, look
 from watcher.pipeline.profile import profile_in_force
 from watcher.pipeline.sending import Sending, in_doubt
 from watcher.pipeline.stage import Context

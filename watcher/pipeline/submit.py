@@ -33,7 +33,6 @@ from watcher.points import reach
 from watcher.store import allowance, batches, forgotten, overview, purchases, targets
 from watcher.store.conditions import all_open, close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown, Session
-from watcher.store.lookups import batch_of_remote_id
 from watcher.store.profiles import REFUSED, SERVICE
 from watcher.store.schema import Batch, Profile
 
@@ -192,7 +191,7 @@ class Submit:
         batch.outcome = _NAMES[type(outcome)]
         batch.answer = outcome.answer if isinstance(outcome, Accepted) else outcome.reason
         match outcome:
-            case Accepted(remote_id=remote_id) if holder := await batch_of_remote_id(session, remote_id):
+            case Accepted(remote_id=remote_id) if holder := await batches.by_remote_id(session, remote_id):
                 words = f"it answered with the id {remote_id}, which batch {holder.id} has already"
                 await close_condition(session, f"batch {batch.id}", "unconfirmed", now=now)
                 await in_doubt(session, batch, words, due_at=now, now=now)

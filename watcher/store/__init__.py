@@ -1,6 +1,10 @@
 """The record: the only place with SQL.
 
-`engine` opens it, `schema` says what it holds, `migrate` brings it up to date, `lock` keeps a second writer out. One
-module of queries stands for each subject: `targets`, `compounds`, `claims`, `profiles`, `allowance`, `purchases`,
-`batches`, `results`, `forgotten`, `conditions`, `transitions`; `overview` and `export` are for people.
+- What it holds: `schema`, `types`, `states`.
+- The way in: `engine`, `connections`, `lock`; `names` reads the names of the targets without any of it.
+- As a whole: `migrate` brings it up to date; `backups` and `restore` copy it; `invariants` say what must hold.
+- Queries, one module a subject: `targets`, `compounds`, `claims` and their `standing`, `profiles`, `allowance`,
+  `purchases`, `batches`, `forgotten`, `results`, `settlement`, `conditions`, `transitions`, `outbox`, `due`,
+  `retention`; `chunks` cuts what they send.
+- For people: `overview`, `target_views`, `batch_views`, `progress`, `export`, and `rehearsal` for the plan.
 """

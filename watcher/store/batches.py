@@ -58,6 +58,11 @@ async def by_token(session: AsyncSession, token: str) -> Batch | None:
     return await session.scalar(select(Batch).where(Batch.token == token))
 
 
+async def by_remote_id(session: AsyncSession, remote_id: str) -> Batch | None:
+    """Return the batch that the service knows under this id."""
+    return await session.scalar(select(Batch).where(Batch.remote_id == remote_id))
+
+
 async def in_state(session: AsyncSession, *states: str) -> Sequence[Batch]:
     """Return the batches in these states, the oldest first."""
     return (await session.scalars(select(Batch).where(Batch.state.in_(states)).order_by(Batch.id))).all()

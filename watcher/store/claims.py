@@ -38,6 +38,7 @@ __all__ = [
     "count_open",
     "review",
     "settled_uploads",
+    "withheld_of",
 ]
 
 
@@ -203,6 +204,20 @@ async def count_open(session: AsyncSession, profile: Profile) -> dict[str | None
         .group_by(Claim.reason)
     )
     return dict(rows.all())
+
+
+async def withheld_of(session: AsyncSession, profile: Profile, target_ids: Sequence[int]) -> dict[str, int]:
+    """Count the withheld compounds of these targets' current uploads by the reason."""
+    rows = await session.execute(
+        select(Claim.reason, func.count(Claim.id.distinct()))
+        .join(Alias, Alias.compound_id == Claim.compound_id)
+        .join(Observation, Observation.alias_id == Alias.id)
+        .join(Target, Target.current_upload_id == Observation.upload_id)
+        .where(Target.id.in_(target_ids), Claim.profile_id == profile.id, Claim.state == "withheld")
+        .group_by(Claim.reason)
+        .order_by(Claim.reason)
+    )
+    return {reason or "": number for reason, number in rows}
 
 
 async def settled_uploads(session: AsyncSession) -> Sequence[int]:

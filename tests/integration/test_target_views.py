@@ -7,12 +7,12 @@ from blockbuster import BlockBuster
 
 from tests.support.clock import START
 from tests.support.record import World, verdict
-from watcher.cli.looking import told
 from watcher.cli.output import when
+from watcher.cli.targets import told
 from watcher.store import targets
 from watcher.store.conditions import close_condition, open_condition
-from watcher.store.looking import events, next_try, target_views, upload_views
 from watcher.store.schema import Target, Upload
+from watcher.store.target_views import events, next_try, target_views, upload_views
 
 pytest_plugins = ("tests.support.store",)
 HOUR = timedelta(hours=1)

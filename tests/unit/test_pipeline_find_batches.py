@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from watcher.molecule_one import ResultItem
 from watcher.molecule_one.records import read_item
-from watcher.pipeline.lookup import Doubtful, attribute, doubtful_of, may_be_ours
+from watcher.pipeline.find_batches import Doubtful, attribute, doubtful_of, may_be_ours
 
 
 def shown(*smiles: str) -> list[ResultItem]:

@@ -12,7 +12,7 @@ from watcher.cli.output import counted, say, say_json, shown, size, table, when
 
 if TYPE_CHECKING:
     from watcher.settings import Settings
-    from watcher.store.looking import Event, TargetView, UploadView
+    from watcher.store.target_views import Event, TargetView, UploadView
 
 _ARCHIVE = {
     "wanted": "its archive is to be fetched",
@@ -183,14 +183,14 @@ def _remarks(one: "TargetView") -> str:
 
 
 async def _targets(settings: "Settings") -> "list[TargetView]":
-    from watcher.store.looking import target_views
+    from watcher.store.target_views import target_views
 
     async with record(settings) as store, store.read() as session:
         return await target_views(session, archives=settings.download.enabled)
 
 
 async def _uploads(settings: "Settings", target: str | None) -> "list[UploadView]":
-    from watcher.store.looking import upload_views
+    from watcher.store.target_views import upload_views
 
     async with record(settings) as store, store.read() as session:
         only = None if target is None else [one.id for one in await named_targets(session, target)]
@@ -199,7 +199,7 @@ async def _uploads(settings: "Settings", target: str | None) -> "list[UploadView
 
 async def _history(settings: "Settings", target: str) -> "list[tuple[str, list[Event]]]":
     from watcher.pipeline.uploads import label_of
-    from watcher.store.looking import events
+    from watcher.store.target_views import events
 
     async with record(settings) as store, store.read() as session:
         found: list[Any] = list(await named_targets(session, target))
