@@ -1,7 +1,7 @@
 """The record: the only place with SQL.
 
 - What it holds: `schema`, `types`, `states`.
-- The way in: `engine`, `connections`, `lock`; `names` reads the names of the targets without any of it.
+- The way in: `engine`, `connections`, `sqlite_files`, `lock`; `names` reads the names of the targets alone.
 - As a whole: `migrate` brings it up to date; `backups` and `restore` copy it; `invariants` say what must hold.
 - Queries, one module a subject: `targets`, `compounds`, `claims` and their `standing`, `profiles`, `allowance`,
   `purchases`, `batches`, `forgotten`, `results`, `settlement`, `conditions`, `transitions`, `outbox`, `due`,

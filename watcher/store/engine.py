@@ -20,13 +20,8 @@ from watcher.errors import Ours, SettingsError
 from watcher.notices import Subscription
 from watcher.points import reach
 from watcher.settings import DatabaseSettings
-from watcher.store.connections import (
-    create_private,
-    open_anew,
-    postgres_engine,
-    refuse_interrupted_restore,
-    sqlite_engine,
-)
+from watcher.store.connections import open_anew, postgres_engine, sqlite_engine
+from watcher.store.sqlite_files import create_private, refuse_interrupted_restore
 
 _log = structlog.get_logger(__name__)
 _CLEANING_UP_S = 5.0

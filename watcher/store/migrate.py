@@ -34,9 +34,9 @@ from sqlalchemy import (
 from watcher import __version__
 from watcher.errors import Ours, WatcherError
 from watcher.points import reach
-from watcher.store.connections import sqlite_uri
 from watcher.store.engine import Session, Store
 from watcher.store.schema import Base, Instance
+from watcher.store.sqlite_files import sqlite_uri
 
 if TYPE_CHECKING:
     from alembic.config import Config

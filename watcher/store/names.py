@@ -3,9 +3,10 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from watcher.settings import DatabaseSettings
+from watcher.store.sqlite_files import mode_to_read, sqlite_uri
 
 _PREFIX = "sqlite+aiosqlite:///"
 _PATIENCE_S = 0.2
@@ -22,9 +23,7 @@ def target_names(settings: DatabaseSettings) -> list[tuple[str, str]]:
     file = Path(unquote(url.removeprefix(_PREFIX).partition("?")[0]))
     if not file.is_file():
         return []
-    # A log that a crash left must stay: a connection that may write would move it into the record.
-    log = Path(f"{file}-wal")
-    mode = "ro" if log.exists() and log.stat().st_size else "rw"
-    with closing(sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True, timeout=_PATIENCE_S)) as connection:
+    uri = sqlite_uri(file, mode_to_read(file))
+    with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S)) as connection:
         connection.execute("PRAGMA query_only=ON")
         return connection.execute("SELECT name, target_access_string FROM target ORDER BY name, id").fetchall()

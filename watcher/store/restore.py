@@ -15,8 +15,8 @@ from pathlib import Path
 from watcher.errors import Ours, WatcherError
 from watcher.points import reach
 from watcher.store.backups import stamp
-from watcher.store.connections import RESTORING, interrupted_restore, sqlite_uri
 from watcher.store.migrate import HEAD, copy_pages, is_known, sync_folder
+from watcher.store.sqlite_files import RESTORING, interrupted_restore, sqlite_uri
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
