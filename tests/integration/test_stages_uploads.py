@@ -176,6 +176,7 @@ async def test_targets_without_uploads_or_observations(job: Job) -> None:
     job.sandbox.fragalysis.add_upload("Bare", "lb00001-1", [("B1a", "CCCCC", "Z1")])
     job.sandbox.fragalysis.world.find("Bare", "lb00001-1").uploads[0].committed = bare.committed_at
     async with job.run() as runner:
+        await job.again(runner)
         await job.later(runner, minutes=11)
     bare = (await job.uploads())[2]
     assert (bare.archive_state, bare.scoring_state) == ("stored", "scored")

@@ -174,8 +174,9 @@ SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
         "": ("404", "404_page:2024", "missing", "wrong_type", "repeated", "skipped"),  # a bare list can be cut unseen
     },
     "details": {
-        "": ("404", *HARMLESS),  # somebody else's batch, deleted meanwhile
-        "read_back unreachable": (*KINDS,),  # also a refusal: it may be of this batch alone
+        "": HARMLESS,
+        # Also a refusal, for it may be of this batch alone; and what the service lists, but does not know.
+        "read_back unreachable": (*KINDS,),
     },
     "create": {
         "unreachable": ("429_seconds", "429_date", "429"),

@@ -14,6 +14,7 @@ from watcher.molecule_one.records import (
     ResultItem,
     read_counts,
     read_details,
+    read_id,
     read_item,
     read_listing,
     read_results,
@@ -126,6 +127,14 @@ def test_details() -> None:
     assert read_details(body, "x") == RemoteBatch("a", "n", 1)
     with pytest.raises(Transient):
         read_details(b'{"name":"n"}', "x")
+    with pytest.raises(Transient, match="details"):
+        read_details(b'{"id":"a","size":1}', "x")
+    assert read_details(b'{"id":"a","name":null}', "x") == RemoteBatch("a", None, None)
+
+
+@pytest.mark.parametrize(("value", "known"), [("a" * 200, True), ("a" * 201, False), (10**250, False), (" ", False)])
+def test_an_id_has_a_length_that_every_database_can_index(value: object, known: bool) -> None:
+    assert (read_id(value) is not None) is known
 
 
 class TestResults:

@@ -38,6 +38,22 @@ def test_what_never_left_was_not_sent_and_what_never_came_back_is_doubt() -> Non
     assert classify(answers.NoAnswer("timed out")) == Unknown("timed out")
 
 
+@pytest.mark.parametrize(
+    ("status", "location", "doubt"),
+    [
+        (302, "/api/v2/batch-search/7", True),
+        (307, "https://elsewhere.example/api/v1/batch-search/a-b?x=1", True),
+        (303, "/api/v2/batch-search", True),
+        (307, "/api/v2/batch-search/", False),
+        (308, "https://elsewhere.example/api/v2/batch-search", False),
+        (302, "/sign-in?next=/", False),
+    ],
+)
+def test_a_redirect_to_a_batch_may_be_an_acceptance(status: int, location: str, doubt: bool) -> None:
+    outcome = classify(answer(status, b"", {"Location": location}))
+    assert isinstance(outcome, Unknown if doubt else ServiceRefused)
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 @pytest.mark.parametrize(("sent", "kept"), [("617853b3", "617853b3"), (42, "42"), ("../x", "../x")])
 def test_accepted_with_an_id(status: int, sent: object, kept: str) -> None:

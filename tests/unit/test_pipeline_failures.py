@@ -15,7 +15,7 @@ from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
 from watcher.fragalysis import CannotBuild, NotAMember
 from watcher.molecule_one import BatchUnknown
 from watcher.pipeline.collect import next_poll
-from watcher.pipeline.failures import LONGEST_WAIT, backoff, wait_after
+from watcher.pipeline.failures import LONGEST_WAIT, SLOW_WAIT, backoff, wait_after, wait_after_doubts
 from watcher.pipeline.gate import next_look
 from watcher.pipeline.health import fault_of
 
@@ -100,3 +100,11 @@ def test_what_a_failure_is_a_sign_of(
     fault = fault_of(stage(name, service), failure)
     assert ((fault.subject, fault.kind) if fault else None) == expected
     assert fault is None or fault.action
+
+
+def test_a_service_that_answers_no_purchase_is_asked_ever_more_rarely() -> None:
+    waits = [wait_after_doubts(doubts) for doubts in range(12)]
+    assert waits[:2] == [timedelta(), timedelta()], "one lost answer holds up nobody else"
+    assert waits[2] == timedelta(minutes=2)
+    assert waits == sorted(waits)
+    assert waits[-1] == SLOW_WAIT

@@ -17,6 +17,7 @@ from watcher.molecule_one.records import read_id
 _MAX_ANSWER = 100_000
 _MAX_WORDS = 500
 _DEEPEST = 10
+_ONE_BATCH = re.compile(r"/batch-search/[^/?#]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def classify(sent: answers.Answer | answers.NotSent | answers.NoAnswer) -> Outco
     Statuses that definitely refuse are named below; any other is Unknown, also 408, 409 and 5xx. 400, 413 and 422 blame
     the content when the body is the API's own words: JSON or plain text (its errors are not always JSON). With a page
     (HTML, XML) or without a body they come from a proxy: nothing was accepted, but no compound is at fault.
-    303 to a batch may well say that it was created (RFC 9110, 15.4.4), hence doubt; other redirects refuse.
+    A redirect to a batch, and any 303 to where batches are, may well say that it was created (RFC 9110, 15.4.4), hence
+    doubt; other redirects refuse.
     """
     if isinstance(sent, answers.NotSent):
         return NotSent(sent.reason, ours=sent.ours)
@@ -91,7 +93,7 @@ def classify(sent: answers.Answer | answers.NotSent | answers.NoAnswer) -> Outco
         if remote_id is None:
             return Unknown(f"{status} without the id of a batch{f': {said}' if said else ''}")
         return Accepted(remote_id, sent.body[:_MAX_ANSWER].decode("utf-8", "replace"))
-    if status == 303 and "/batch-search" in sent.headers.get("Location", ""):
+    if 300 <= status < 400 and _leads_to_a_batch(status, sent.headers.get("Location", "")):
         return Unknown(f"{status} that leads to a batch")
     if 300 <= status < 400 or status in (401, 402, 403, 404, 405):
         return ServiceRefused(reason, status)
@@ -101,6 +103,10 @@ def classify(sent: answers.Answer | answers.NotSent | answers.NoAnswer) -> Outco
         own_words = said and not sent.is_html and not sent.body.lstrip().startswith(b"<")
         return Refused(said, status) if own_words else ServiceRefused(reason, status)
     return Unknown(reason)
+
+
+def _leads_to_a_batch(status: int, location: str) -> bool:
+    return "/batch-search" in location if status == 303 else bool(_ONE_BATCH.search(location))
 
 
 def words_of(answer: answers.Answer) -> str:

@@ -20,6 +20,8 @@ ERROR_RESULT = -1.0
 """Value of `result` that is an error code (public API document v1)."""
 NO_ROUTE_RESULT = 10.0
 """Value of `result`, with neither price nor certainty, of a compound that no route was found for."""
+_LONGEST_ID = 200
+"""Characters; an index of PostgreSQL holds no more than some thousands of bytes."""
 _MOST_RESULTS = 200_000
 """Twice the largest batch. More are not read: a result takes far more memory than the two bytes that may name it."""
 
@@ -32,6 +34,11 @@ class Counts:
     running: int
     finished: int
     error: int
+
+    @property
+    def total(self) -> int:
+        """How many molecules the batch holds, as far as the counts tell."""
+        return self.queued + self.running + self.finished + self.error
 
     @property
     def rests(self) -> bool:
@@ -123,16 +130,21 @@ def read_batch(value: object) -> RemoteBatch | None:
 
 
 def read_id(value: object) -> str | None:
-    """Read the id of a batch, a string or a whole number; None when it is neither or empty."""
+    """Read the id of a batch, a string or a whole number; None when it is neither, empty, or no id by its length."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
-    return str(value) if str(value).strip() else None
+    text = str(value)
+    return text if text.strip() and len(text) <= _LONGEST_ID else None
 
 
 def read_details(body: bytes, what: str) -> RemoteBatch:
-    """Read the details of one batch (API v2). Raises Transient when they name no id."""
-    batch = read_batch(_decode(body, what))
-    if batch is None:
+    """Read the details of one batch (API v2). Raises Transient when they hold no id, or no word of a name.
+
+    A batch without a name has `null` there; where the key is missing, it may have any name, ours too.
+    """
+    value = _decode(body, what)
+    batch = read_batch(value)
+    if batch is None or "name" not in value:
         raise Transient(f"{what} answered without the details of the batch")
     return batch
 

@@ -10,13 +10,14 @@ LONGEST_WAIT = timedelta(minutes=15)
 AFTER_SCAN = timedelta(seconds=5)
 """Until an upload is looked at again for which a scan was asked."""
 SLOW_WAIT = timedelta(hours=6)
-"""Between two tries for an archive that the server cannot build."""
+"""Between two tries for an archive that the server cannot build, or purchases of a service that answers none."""
 SERVICE_PAUSE = timedelta(minutes=5)
 """First pause of a service that refuses our credentials; it doubles up to an hour."""
 LONGEST_SERVICE_PAUSE = timedelta(hours=1)
 MACHINE_PAUSE = timedelta(seconds=15)
 """First pause after a fault of this machine; it doubles up to five minutes."""
 LONGEST_MACHINE_PAUSE = timedelta(minutes=5)
+_DOUBTS_WAIT = timedelta(minutes=2)
 BUILDS_BEFORE_UNAVAILABLE = 5
 UNDECODABLE_BEFORE_QUARANTINE = 2
 _OBEYED = 10
@@ -32,6 +33,15 @@ def backoff(
     """
     doubled = min(first * 2.0 ** min(max(attempts, 1) - 1, 20), longest)  # more doublings than any cap needs
     return doubled * (1 + random.random() / 5)
+
+
+def wait_after_doubts(doubts: int) -> timedelta:
+    """Return how long nothing is bought after so many purchases in a row that nobody answered.
+
+    One lost answer holds up nobody else. A service that answers none is only probed, for each try is one more batch
+    that a person may have to settle.
+    """
+    return min(_DOUBTS_WAIT * 4 ** min(doubts - 2, 10), SLOW_WAIT) if doubts > 1 else timedelta()
 
 
 def wait_after(failure: Failure, attempts: int, random: Random) -> timedelta:

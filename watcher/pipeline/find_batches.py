@@ -38,6 +38,8 @@ class Found:
     """Whether a batch is listed that may be one of the doubtful ones, and does not prove it yet."""
     unread: tuple[str, ...]
     """Batches whose name could not be read: each may be one of ours."""
+    twins: tuple[tuple[str, str], ...]
+    """Token and remote id of what carries a name that another batch has already."""
     trouble: Transient | None
     """Set when none of several batches could be read: then it is the service, and no single batch."""
 
@@ -48,6 +50,7 @@ class _Notes:
 
     found: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    twins: list[tuple[str, str]] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     undecided: bool = False
     answered: int = 0
@@ -66,7 +69,8 @@ class _Notes:
 def attribute(results: Sequence[ResultItem], doubtful: Sequence[Doubtful]) -> int | None:
     """Say which doubtful batch an unattributed remote one is, by its results: a pure function.
 
-    A string that only this batch holds must show, and nothing that it did not send. Size alone proves nothing.
+    A string that only this batch holds must show, and nothing that it did not send. Size alone proves nothing; another
+    size than what was sent speaks against it, for somebody else may have sent a part of the same compounds.
     """
     shown = {item.smiles for item in results}
     matches = [one.batch_id for one in doubtful if shown & one.unique and shown <= one.strings]
@@ -102,20 +106,23 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
         if (name is None or (forgotten and remote.size is None)) and context.molecule_one.names_batches:
             try:
                 details = await context.molecule_one.details(remote.remote_id)
-            except BatchUnknown:
-                notes.answered += 1
-                continue  # gone meanwhile
             except _OF_ONE_BATCH as failure:
-                notes.failures[remote.remote_id] = failure
-                continue
-            notes.answered += 1
-            if details is not None and details.size is not None:
-                notes.sizes[remote.remote_id] = details.size
-            name, asked = name or (details.name if details else None), True
+                if name is None:  # it may be ours, also if the service knows nothing of what it lists
+                    notes.failures[remote.remote_id] = failure
+                    continue
+            else:
+                notes.answered += 1
+                if details is not None and details.size is not None:
+                    notes.sizes[remote.remote_id] = details.size
+                name, asked = name or (details.name if details else None), True
         if name is None:
             nameless.append(remote)
         elif name.startswith(prefix):
-            notes.found[name.removeprefix(prefix)] = remote.remote_id
+            token = name.removeprefix(prefix)
+            if token in notes.found:
+                notes.twins.append((token, remote.remote_id))
+            else:
+                notes.found[token] = remote.remote_id
         elif asked:
             notes.foreign.append(remote.remote_id)  # so that no later look asks again
     unread = tuple(notes.failures)
@@ -123,14 +130,16 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
     async with context.store.write() as session:
         await batches.mark_foreign(session, notes.foreign, context.clock.now())
     suspected.difference_update(notes.foreign)
-    return Found(notes.found, notes.sizes, notes.undecided or bool(unread), unread, notes.trouble)
+    undecided = notes.undecided or bool(unread)
+    return Found(notes.found, notes.sizes, undecided, unread, tuple(notes.twins), notes.trouble)
 
 
 async def _look_into(context: Context, nameless: Sequence[RemoteBatch], notes: _Notes, suspected: set[str]) -> None:
     """Attribute nameless batches by their results to what may have been sent; the rest is not ours."""
     async with context.store.read() as session:
         living = await batches.in_state(session, "unconfirmed", "submitting")
-        given_up = [one for one in await batches.in_state(session, "released") if one.remote_id is None]
+        released = [one for one in await batches.in_state(session, "released") if one.remote_id is None]
+        given_up = [*released, *await batches.refused(session)]
         open_ones = [one for one in (*living, *given_up) if one.token not in notes.found]
         strings = {one.id: frozenset(await sent_smiles(session, one.id)) for one in open_ones}
     for remote in nameless:
@@ -139,19 +148,21 @@ async def _look_into(context: Context, nameless: Sequence[RemoteBatch], notes: _
             continue
         try:
             shown = await context.molecule_one.results(remote.remote_id)
+            batch = _whose(shown, living, strings) or _whose(shown, given_up, strings)
+            fits = batch is not None and batch.size == await _size(context, remote, notes)
         except BatchUnknown:
             notes.answered += 1
+            notes.undecided = True  # it is listed, so it is not gone
             continue
         except _OF_ONE_BATCH as failure:
             notes.failures[remote.remote_id] = failure
             notes.undecided = True
             continue
         notes.answered += 1
-        batch = _whose(shown, living, strings) or _whose(shown, given_up, strings)
-        if batch is not None:
+        if batch is not None and fits:
             notes.found[batch.token] = remote.remote_id
             del strings[batch.id]
-        elif may_be_ours(shown, strings.values()):
+        elif batch is not None or may_be_ours(shown, strings.values()):
             notes.undecided = True
             suspected.discard(remote.remote_id)
         elif remote.remote_id in suspected:
@@ -159,6 +170,12 @@ async def _look_into(context: Context, nameless: Sequence[RemoteBatch], notes: _
         else:
             suspected.add(remote.remote_id)  # it may be the answer for another batch, gone astray
             notes.undecided = True
+
+
+async def _size(context: Context, remote: RemoteBatch, notes: _Notes) -> int:
+    """Return how many molecules a batch holds; 0 when nothing tells. Raises as the service's answer does."""
+    listed = remote.size or notes.sizes.get(remote.remote_id)
+    return listed or (await context.molecule_one.status(remote.remote_id)).total
 
 
 def may_be_ours(results: Sequence[ResultItem], strings: Iterable[frozenset[str]]) -> bool:

@@ -17,7 +17,7 @@ from watcher.store.profiles import SERVICE
 
 _log = structlog.get_logger(__name__)
 _LOOKS_AFTER = tuple(timedelta(seconds=seconds) for seconds in (2, 5, 15, 60, 180, 300, 600))
-_LOOKS_BEFORE_GOING_ON = 3
+LOOKS_BEFORE_GOING_ON = 3
 
 
 def next_look(looks: int) -> timedelta:
@@ -43,7 +43,7 @@ class Unproven:
 
     def lasts(self, now: float, window: timedelta) -> bool:
         """Say whether waiting on would not help: there were several looks, spread over the whole window."""
-        return self.looks >= _LOOKS_BEFORE_GOING_ON and not self.left(now, window)
+        return self.looks >= LOOKS_BEFORE_GOING_ON and not self.left(now, window)
 
 
 class Gate:
@@ -54,7 +54,8 @@ class Gate:
         self._clock = context.clock
         self._window = context.settings.molecule_one.unconfirmed_window
         self._sending = sending
-        self._recognises = context.molecule_one.names_batches and not new_record
+        self._names = context.molecule_one.names_batches
+        self._recognises = self._names and not new_record
         """Whether there may be forgotten batches of ours that a look can recognise; else waiting tells nothing."""
         self._unproven = Unproven()
         self.look_at: float | None = None
@@ -80,6 +81,8 @@ class Gate:
             tell = _log.warning if self._recognises else _log.info
             tell("sending_without_the_whole_list", service=SERVICE, reason=missing)
         await close_condition(session, SERVICE, "read_back", now=now)
+        # Should the record go back in time under this process, the gate is shut again.
+        self._recognises, self._unproven, self.look_at = self._names, Unproven(), None
         return True
 
     async def _say(self, session: Session, missing: str, until: datetime, now: datetime) -> None:

@@ -12,21 +12,28 @@ from watcher.errors import Failure, Service
 from watcher.molecule_one import Listing
 from watcher.pipeline.failures import wait_after
 from watcher.pipeline.find_batches import Found, look
-from watcher.pipeline.gate import Gate, Unproven, next_look
-from watcher.pipeline.profile import profile_in_force
-from watcher.pipeline.sending import Sending, in_doubt
+from watcher.pipeline.gate import LOOKS_BEFORE_GOING_ON, Gate, Unproven, next_look
+from watcher.pipeline.sending import Sending, in_doubt, read_back
 from watcher.pipeline.stage import Context
 from watcher.points import reach
-from watcher.store import batches, forgotten
+from watcher.store import batches
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
-from watcher.store.schema import Batch
+from watcher.store.schema import Batch, Profile
 
 _log = structlog.get_logger(__name__)
 _SLOW_LOOK = timedelta(hours=1)
 """Between looks once the window has passed: a person decides, but a batch that turns up late is still noticed."""
 _LATE_LOOKS = timedelta(days=1)
 """How long a batch that was given up is still looked for. A lost one is looked for until it is settled."""
+
+_LOOKS_FOR_REFUSED = 2
+"""Looks that do not find a batch whose purchase was refused, before it counts as not bought."""
+_TURNED_UP = {
+    "released": ("given up", "nothing can be undone; what was bought again meanwhile was paid twice"),
+    "closed": ("refused", "find out who answers in the place of Molecule.one, a proxy for example"),
+}
+"""What had become, by its state, of a batch that exists after all, and what a person can do."""
 
 
 def is_late(batch: Batch, now: datetime) -> bool:
@@ -78,7 +85,7 @@ class Reconcile:
             self._gate.look_at is None or self._gate.look_at <= self._context.clock.monotonic()
         ):
             return [0]
-        if await self._stale(session) or await batches.due(session, now, "unconfirmed"):
+        if await self._stale(session) or await batches.due(session, now, "unconfirmed", "closed"):
             return [0]
         return [0] if await self._late(session, now) else []
 
@@ -89,7 +96,8 @@ class Reconcile:
         async with self._context.store.read() as session:
             doubtful = await batches.in_state(session, "unconfirmed")
             late = await self._late(session, self._context.clock.now())
-        if self._sending.allowed and not doubtful and not late:
+            refused = await batches.refused(session)
+        if self._sending.allowed and not doubtful and not late and not refused:
             return
         listing = await self._context.molecule_one.list_batches()
         if listing is None:
@@ -100,7 +108,7 @@ class Reconcile:
         reach("reconcile.found")
         await self._conclude(found, doubtful, late, listing)
         # What nobody waits for is not looked at again, so that nothing would ever tell that the trouble is over.
-        if found.trouble is not None and (doubtful or not self._sending.allowed):
+        if found.trouble is not None and (doubtful or refused or not self._sending.allowed):
             raise found.trouble
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only
@@ -115,6 +123,8 @@ class Reconcile:
                 batch.due_at = now + wait_after(failure, batch.attempts, self._context.random)
             for batch in await self._late(session, now):
                 batch.due_at = now + _SLOW_LOOK
+            for batch in await batches.refused(session):
+                self._refused_not_found(batch, proven=False, now=now)
 
     async def _stale(self, session: Session) -> list[Batch]:
         """Batches in `submitting` that this process is not sending."""
@@ -138,15 +148,20 @@ class Reconcile:
         now = self._context.clock.now()
         listed = {remote.remote_id: remote for remote in listing.batches}
         async with self._context.store.write() as session:
+            twins = list(found.twins)
             for token, remote_id in found.remote_ids.items():
                 if token in self._sending.now:
                     continue
                 batch = await batches.by_token(session, token)
                 if batch is None:
                     size = listed[remote_id].size or found.sizes.get(remote_id, 0)
-                    await self._read_back(session, token, remote_id, size, now)
-                elif batch.remote_id is None:
+                    await read_back(session, self._context, token=token, remote_id=remote_id, size=size, now=now)
+                elif batch.remote_id is None or batch.state in ("lost", "released"):
                     await self._adopt(session, batch, remote_id, now)
+                else:
+                    twins.append((token, remote_id))
+            for token, remote_id in twins:
+                await self._tell_twin(session, token, remote_id, now)
             for lost in await batches.in_state(session, "lost"):
                 if lost.remote_id in listed:
                     await self._adopt(session, lost, lost.remote_id, now)
@@ -160,6 +175,8 @@ class Reconcile:
                     batch = await batches.get(session, one.id)
                     await self._not_found(session, batch, looked=looked, undecided=found.undecided, now=now)
             await self._look_later(session, late, now)
+            for batch in await batches.refused(session):
+                self._refused_not_found(batch, proven=looked and not found.undecided, now=now)
             reach("reconcile.concluding")
         self._sending.allowed |= may_send
         reach("reconcile.concluded")
@@ -170,52 +187,78 @@ class Reconcile:
             if batch.state in ("released", "lost"):
                 batch.due_at = now + _SLOW_LOOK
 
-    async def _read_back(self, session: Session, token: str, remote_id: str, size: int, now: datetime) -> None:
-        """Record a batch of ours that the record has forgotten; nothing is sent until its compounds are known."""
-        profile = await profile_in_force(session, self._context)
-        batch = await forgotten.read_back(session, profile, token=token, remote_id=remote_id, size=size, now=now)
+    async def _tell_twin(self, session: Session, token: str, remote_id: str, now: datetime) -> None:
+        """Tell of a second batch with the name of one of ours: it was sent once, something on the way repeated it."""
+        batch = await batches.by_token(session, token)
+        if batch is None or batch.remote_id is None:  # the next look tells
+            return
+        await batches.mark_foreign(session, [remote_id], now)
+        if batch.state == "collected":  # nothing would close a condition
+            _log.warning("batch_taken_twice", batch_id=batch.id, remote_id=batch.remote_id, twin=remote_id)
+            return
         await open_condition(
             session,
             f"batch {batch.id}",
-            "read_back",
-            reason="the service has a batch of ours that the record does not know; nothing is sent until it is read",
-            action="nothing: it is being read; if this is open after an hour, look at the batch at the service",
+            "turned_up",
+            reason=f"the service has two batches of this name, {batch.remote_id} and {remote_id}: it was sent once and "
+            "taken twice",
+            action="ask Molecule.one to take one of them back, and look for a proxy that repeats requests",
             now=now,
         )
 
     async def _adopt(self, session: Session, batch: Batch, remote_id: str, now: datetime) -> None:
-        given_up = batch.state in ("released", "closed")
-        why = "it turned up at the service after it was given up" if given_up else "found at the service"
-        was_lost = batch.state == "lost"
+        before = batch.state
+        fate, action = _TURNED_UP.get(before, ("", ""))
+        why = f"it turned up at the service after it was {fate}" if fate else "found at the service"
         await batches.accepted(session, batch, remote_id, due_at=now, now=now, why=why)
-        if not was_lost:  # what is listed may still not be told of: `collect` says when it is
+        if before != "lost":  # what is listed may still not be told of: `collect` says when it is
             await close_condition(session, f"batch {batch.id}", now=now)
-        if given_up:
-            await open_condition(
-                session,
-                f"batch {batch.id}",
-                "turned_up",
-                reason="a batch that was given up exists at the service; its results are stored and it counts as spent",
-                action="nothing can be undone; what was bought again meanwhile was paid twice",
-                now=now,
-            )
+        if fate:
+            reason = f"a batch that was {fate} exists at the service; its results are stored and it counts as spent"
+            await open_condition(session, f"batch {batch.id}", "turned_up", reason=reason, action=action, now=now)
 
     async def _not_found(self, session: Session, batch: Batch, *, looked: bool, undecided: bool, now: datetime) -> None:
         if batch.state != "unconfirmed":
             return
         batch.looks += looked
         batch.attempts = 0 if looked else batch.attempts + 1  # a look that proves nothing only makes the next one rarer
-        window_ends = (batch.unconfirmed_at or now) + self._settings.unconfirmed_window
-        if now < window_ends:
-            batch.due_at = min(now + next_look(batch.looks + batch.attempts), window_ends)
-        elif self._may_release(batch) and looked and not undecided:
+        left = self._settings.unconfirmed_window - self._age(batch, now)
+        if left > timedelta():
+            batch.due_at = now + min(next_look(batch.looks + batch.attempts), left)
+        elif await self._may_release(session, batch) and looked and not undecided:
             await self._release(session, batch, now)
         else:
             batch.due_at = now + _SLOW_LOOK
 
-    def _may_release(self, batch: Batch) -> bool:
-        """Say whether the settings may give up a batch; what the service has accepted is for a person to settle."""
-        return self._settings.on_unconfirmed == "resubmit" and batch.outcome != "accepted"
+    def _refused_not_found(self, batch: Batch, *, proven: bool, now: datetime) -> None:
+        """Go on without a batch whose purchase was refused: it is not listed, or waiting on would not tell."""
+        if batch.due_at is not None and batch.due_at > now:  # the list may lag
+            return
+        batch.attempts += 1
+        batch.looks += proven
+        waited = now - (batch.closed_at or now)
+        if batch.looks >= _LOOKS_FOR_REFUSED:
+            batch.due_at = None
+        elif batch.attempts >= LOOKS_BEFORE_GOING_ON and waited >= self._settings.unconfirmed_window:
+            batch.due_at = None
+            _log.warning("refused_batch_not_looked_for", batch_id=batch.id, reason="the list cannot be read whole")
+        else:
+            batch.due_at = now + next_look(batch.attempts)
+
+    def _age(self, batch: Batch, now: datetime) -> timedelta:
+        """Return how long a batch has been in doubt, by a clock that nobody sets as far as this process has seen it."""
+        monotonic = self._context.clock.monotonic()
+        since, age = self._sending.doubted.setdefault(batch.token, (monotonic, now - (batch.unconfirmed_at or now)))
+        return max(age, timedelta()) + timedelta(seconds=monotonic - since)
+
+    async def _may_release(self, session: Session, batch: Batch) -> bool:
+        """Say whether the settings may give up a batch: not one that the service has accepted.
+
+        Nor one that another version of the API has bought: the list of this one need not show it.
+        """
+        if self._settings.on_unconfirmed != "resubmit" or batch.outcome == "accepted":
+            return False
+        return (await session.get_one(Profile, batch.profile_id)).api_version == self._settings.api_version
 
     async def _release(self, session: Session, batch: Batch, now: datetime) -> None:
         why = 'not found within the window, and molecule_one.on_unconfirmed is "resubmit"'
@@ -232,17 +275,23 @@ class Reconcile:
         async with self._context.store.write() as session:
             may_send = await self._gate.may_open(session, "the service has no list of its batches at the moment", now)
             for batch in await batches.in_state(session, "unconfirmed"):
-                window_ends = (batch.unconfirmed_at or now) + window
+                left = window - self._age(batch, now)
                 never_listed = not self._lists and not batch.looks
-                if now < window_ends:
-                    batch.due_at = min(soon, window_ends)
-                elif not (never_listed and self._may_release(batch)):
+                if left > timedelta():
+                    batch.due_at = min(soon, now + left)
+                elif not (never_listed and await self._may_release(session, batch)):
                     batch.due_at = now + _SLOW_LOOK
                 elif self._unlisted.lasts(monotonic, window):
                     await self._release(session, batch, now)
                 else:
                     batch.due_at = soon
             await self._look_later(session, late, now)
+            nothing_to_ask = not self._lists and not self._context.molecule_one.names_batches
+            for batch in await batches.refused(session):
+                if nothing_to_ask:
+                    batch.due_at = None
+                else:
+                    self._refused_not_found(batch, proven=False, now=now)
         self._sending.allowed |= may_send
 
 

@@ -198,8 +198,11 @@ class Runner:
         return any(name == stage for name, _ in self._under_way)
 
     def _awaits_scan(self, stage: Stage) -> bool:
-        """Say whether a purchase is put off while a scan is under way: it may tell that a project has closed."""
-        return stage.name == "submit" and self._is_under_way(self.scan.name)
+        """Say whether a purchase waits for the first scan since the start, or for one under way.
+
+        It may tell that a project has closed.
+        """
+        return stage.name == "submit" and (not self.scan.has_told or self._is_under_way(self.scan.name))
 
     async def _drop_passed_over(self) -> None:
         """Cancel downloads of uploads that were passed over: a build can hold the only place for hours."""

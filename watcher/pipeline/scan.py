@@ -83,6 +83,8 @@ class Scan:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._settings = context.settings.fragalysis
+        self.has_told = False
+        """Whether a scan since the start has told which targets are public."""
 
     async def request(self) -> None:
         """Ask for a scan as soon as may be."""
@@ -110,6 +112,7 @@ class Scan:
             await ask_for_approval(session, profile, now)
             say_after_commit(session, "scan_finished", targets=len(listing), changed=changed, scan_no=instance.scan_no)
             reach("scan.recording")
+        self.has_told = True
         reach("scan.recorded")
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only

@@ -24,10 +24,10 @@ from watcher.molecule_one import (
     Unknown,
     profile_of,
 )
-from watcher.pipeline.failures import backoff, wait_after
+from watcher.pipeline.failures import backoff, wait_after, wait_after_doubts
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.refusals import fault_is_no_molecule
-from watcher.pipeline.sending import Sending, batch_name, in_doubt
+from watcher.pipeline.sending import Sending, batch_name, in_doubt, read_back
 from watcher.pipeline.stage import Context
 from watcher.points import reach
 from watcher.store import allowance, batches, forgotten, overview, purchases, targets
@@ -40,13 +40,22 @@ _log = structlog.get_logger(__name__)
 GATHERING = timedelta(minutes=1)
 """Longest wait for uploads that are being read, so that their compounds fill one batch."""
 _LONGEST_BETWEEN_RECORDINGS = timedelta(seconds=30)
+_LAG = timedelta(minutes=1)
+"""What the service's list may lag behind a purchase."""
 _NOTHING_IS_BOUGHT = ("unreachable", "credentials", "machine")
 """Conditions of a service, or of this stage, in which a try that buys nothing is no news."""
 
 
-async def _must_wait(session: Session) -> bool:
-    """Say whether a person is asked first, or what may be bought already is not known yet."""
-    return await find(session, SERVICE, REFUSED) is not None or await forgotten.reading_back(session)
+async def _must_wait(session: Session, now: datetime) -> bool:
+    """Say whether a person is asked first, what may be bought already is not known yet, or nothing is answered."""
+    if await find(session, SERVICE, REFUSED) is not None or await forgotten.reading_back(session):
+        return True
+    if await batches.refused(session):
+        return True
+    doubts = await batches.doubts_in_a_row(session)
+    newest = doubts[0].unconfirmed_at if doubts else None
+    # What lies ahead of a clock that was put right does not count.
+    return newest is not None and timedelta() <= now - newest < wait_after_doubts(len(doubts))
 
 
 class Submit:
@@ -86,7 +95,7 @@ class Submit:
         wanted, held_for_today = await allowance.sendable(session, self._profile_key)
         if not wanted and not held_for_today:  # asked first: it is so most of the time
             return []
-        if await _must_wait(session):
+        if await _must_wait(session, now):
             return []
         if wanted:
             return [] if self._reading() and await self._gathers(session, now) else [0]
@@ -115,7 +124,7 @@ class Submit:
                 outcome = await self._context.molecule_one.create(batch.payload.encode())
             reach("submit.answered")
             self._say(batch, outcome)
-            await self._record_surely(token, outcome)
+            await self._record_surely(batch, outcome)
             reach("submit.recorded")
         finally:
             self._sending.now.discard(token)
@@ -133,7 +142,10 @@ class Submit:
         now = self._context.clock.now()
         try:
             async with self._context.store.write() as session:
-                if await _must_wait(session):  # asked again: `reconcile` may have read a batch back since
+                if await _must_wait(session, now):  # asked again: `reconcile` may have read a batch back since
+                    return None
+                if self._sending.last and await batches.by_token(session, self._sending.last) is None:
+                    self._shut("the newest intent is gone")
                     return None
                 troubles = [one for one in await all_open(session) if one.subject in (SERVICE, self.name)]
                 self._level = "debug" if any(one.kind in _NOTHING_IS_BOUGHT for one in troubles) else "info"
@@ -151,11 +163,18 @@ class Submit:
                 )
                 await ask_for_approval(session, profile, now)
                 reach("submit.intending")
-                return batch
         except CommitUnknown:
             # Nothing is sent on a doubt. If the intent is there after all, it is closed as never sent.
             self._sending.never.add(token)
             raise
+        if batch is not None:
+            self._sending.last = token
+        return batch
+
+    def _shut(self, why: str) -> None:
+        """Send nothing before the service's list is read again, as after a start: what was bought may be forgotten."""
+        self._sending.allowed, self._sending.last = False, None
+        _log.error("record_went_back", reason=why, action="look who put an older record in the place of this one")
 
     def _say(self, batch: Batch, outcome: Outcome) -> None:
         """Log the answer before it is committed: if the commit fails, the log still knows the remote id."""
@@ -167,17 +186,21 @@ class Submit:
             nothing_new = self._level == "debug" and isinstance(outcome, NotSent | Later | ServiceRefused)
             _log.log(logging.DEBUG if nothing_new else logging.WARNING, "batch_answered", reason=outcome.reason, **said)
 
-    async def _record_surely(self, token: str, outcome: Outcome) -> None:
+    async def _record_surely(self, sent: Batch, outcome: Outcome) -> None:
         """Commit the answer however long the database takes; looking first makes repetition harmless."""
         attempts = 0
         while True:
             try:
                 async with self._context.store.write() as session:
-                    batch = await batches.by_token(session, token)
-                    late = batch is not None and batch.state == "unconfirmed" and isinstance(outcome, Accepted)
-                    if batch is None or (batch.state != "submitting" and not late):
+                    now = self._context.clock.now()
+                    batch = await batches.by_token(session, sent.token)
+                    if batch is None:
+                        await self._record_anew(session, sent, outcome, now)
                         return
-                    await self._record(session, batch, outcome, self._context.clock.now())
+                    late = batch.state == "unconfirmed" and isinstance(outcome, Accepted)
+                    if batch.state != "submitting" and not late:
+                        return
+                    await self._record(session, batch, outcome, now)
                     reach("submit.recording")
             except Ours as failure:
                 self._record_away(failure)
@@ -186,6 +209,14 @@ class Submit:
                 await self._context.clock.sleep(wait)
             else:
                 return
+
+    async def _record_anew(self, session: Session, sent: Batch, outcome: Outcome, now: datetime) -> None:
+        """Record what was bought on an intent that a record gone back in time has forgotten."""
+        self._shut("the intent of the purchase under way is gone")
+        if isinstance(outcome, Accepted) and await batches.by_remote_id(session, outcome.remote_id) is None:
+            await read_back(
+                session, self._context, token=sent.token, remote_id=outcome.remote_id, size=sent.size, now=now
+            )
 
     async def _record(self, session: Session, batch: Batch, outcome: Outcome, now: datetime) -> None:
         batch.outcome = _NAMES[type(outcome)]
@@ -206,10 +237,12 @@ class Submit:
             case ServiceRefused(reason=reason):
                 why = f"refused by the service: {reason}"
                 await batches.close_unsent(session, batch, why=why, now=now, level=self._level)
+                batch.due_at = now + _LAG  # such an answer can come from a proxy, in the place of one that accepts
             case Refused(reason=words):
                 await self._refused(session, batch, words, now)
             case Unknown(reason=reason):
                 await in_doubt(session, batch, reason, due_at=now, now=now)
+                self._sending.doubted[batch.token] = (self._context.clock.monotonic(), timedelta())
 
     async def _refused(self, session: Session, batch: Batch, words: str, now: datetime) -> None:
         """Halve the group, or stop when the fault is no molecule's."""

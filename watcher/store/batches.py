@@ -5,6 +5,7 @@ Every change of state goes through `move`, which knows the drawing in docs/archi
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import takewhile
 
 from sqlalchemy import exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -225,6 +226,22 @@ async def attributed(session: AsyncSession) -> set[str]:
     """Return the remote ids that the record knows: ours, and those that are certainly not."""
     ours = set(await session.scalars(select(Batch.remote_id).where(Batch.remote_id.is_not(None))))
     return {remote_id for remote_id in ours if remote_id} | set(await session.scalars(select(ForeignBatch.remote_id)))
+
+
+async def refused(session: AsyncSession) -> Sequence[Batch]:
+    """Return the batches whose purchase was refused, but for their content, and that were not looked for since.
+
+    Such an answer can come from a proxy, in the place of one that accepts. `due_at` is when to look, and None after it.
+    """
+    query = select(Batch).where(Batch.state == "closed", Batch.due_at.is_not(None)).order_by(Batch.id)
+    return (await session.scalars(query)).all()
+
+
+async def doubts_in_a_row(session: AsyncSession, limit: int = 10) -> Sequence[Batch]:
+    """Return the doubtful batches since a purchase was last answered, the newest first; at most `limit`."""
+    sent = or_(Batch.state != "closed", Batch.outcome == "refused")
+    newest = (await session.scalars(select(Batch).where(sent).order_by(Batch.id.desc()).limit(limit))).all()
+    return [*takewhile(lambda batch: batch.state == "unconfirmed", newest)]
 
 
 async def at_work(session: AsyncSession, api_version: str) -> set[str]:

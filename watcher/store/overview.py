@@ -58,7 +58,7 @@ async def waits(
             Upload.settle_due_at, is_current, Upload.scoring_due_at.is_(None), gates=("fragalysis", "extract")
         ),
         await earliest(Batch.due_at, polled, gates=("molecule_one", "collect")),
-        await earliest(Batch.due_at, Batch.state == "unconfirmed", gates=("molecule_one", "reconcile")),
+        await earliest(Batch.due_at, Batch.state.in_(("unconfirmed", "closed")), gates=("molecule_one", "reconcile")),
     ]
     # A pass waits for some tries only: an address can be dead for good.
     fresh = Outbox.attempts < TRIES_IN_A_PASS

@@ -264,7 +264,8 @@ class Batch(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     """Looks in a row that failed or proved nothing. Above 0, the service does not count as at work on the batch."""
     looks: Mapped[int] = mapped_column(default=0)
-    """At whole listings while unconfirmed, at unchanged counts while submitted, for missing results once finished."""
+    """At whole listings while unconfirmed or refused, at unchanged counts while submitted, for missing results once
+    finished."""
     queued: Mapped[int | None]
     running: Mapped[int | None]
     finished: Mapped[int | None]
