@@ -66,7 +66,7 @@ UPGRADE = ("backup.written", "backup.named", "migrate.changing", "migrate.change
 """Points of the upgrade of an older record, in their order."""
 PRUNE = ("prune.intended", "prune.set-aside", "prune.removed")
 """Points of the removal of an archive, in their order."""
-RESTORE = ("restore.begun", "restore.log-aside", "restore.aside", "restore.done")
+RESTORE = ("restore.copied", "restore.begun", "restore.log-aside", "restore.aside", "restore.done")
 """Points of going back to a copy, in their order."""
 NEXT = '''
 """Made up."""
@@ -192,12 +192,14 @@ def test_a_restore_that_is_ended_again_and_again(version: Version, tmp_path: Pat
             stage.kill(Kill("collect.recorded"))
         for point in RESTORE:
             stage.kill(Kill(point, by=BY[version], command=("db", "restore", "copy.db")))
-            if point != "restore.done":
+            assert len(list(stage.folder.glob(".watcher.db.*.part"))) == (point == "restore.copied")
+            if point not in ("restore.copied", "restore.done"):
                 with stage.launched("--", "run") as refused:
                     assert refused.wait() == 1
                     assert any("was interrupted" in line for line in refused.stderr)
         (replaced,) = stage.folder.glob("watcher.db.replaced-*Z")
         assert rows_of("upload", replaced) == 2, "its log belongs to it"
+        stage.kill(Kill("restore.copied", by=BY[version], command=("db", "restore", "copy.db")))
         stage.settle()
         stage.check()
 

@@ -368,17 +368,6 @@ async def test_a_copy_that_is_not_sound_is_no_copy(
     assert list((tmp_path / "backups").iterdir()) == []
 
 
-async def test_what_a_crash_left_of_a_copy_is_swept(sqlite_settings: DatabaseSettings, tmp_path: Path) -> None:
-    folder = tmp_path / "backups"
-    folder.mkdir()
-    kept, left = folder / ".other.db.20260101T000000Z.x.part", folder / ".watcher.db.20260101T000000Z.x.part"
-    for path in (kept, left):
-        path.touch()
-    async with Store(sqlite_settings) as store:
-        copy = await backups.make(store, tmp_path / "watcher.db", folder, START)
-    assert sorted(folder.iterdir()) == sorted([kept, copy])
-
-
 async def test_there_is_no_copy_of_postgresql(store: Store) -> None:
     stage = Backup(cast("Context", SimpleNamespace(store=store, settings=Settings(), clock=FakeClock())))
     async with store.read() as session:

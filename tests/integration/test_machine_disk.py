@@ -23,7 +23,7 @@ from tests.support.pipeline import A, Job, world
 from watcher.archives import sweep
 from watcher.errors import Ours
 from watcher.sandbox import archives
-from watcher.store import migrate
+from watcher.store.copying import copy_record
 from watcher.store.engine import RecordUnavailable, Store
 
 pytestmark = pytest.mark.slow
@@ -317,9 +317,9 @@ async def test_a_backup_that_finds_no_room_leaves_nothing(
             patch.setattr("tempfile.mkstemp" if code == errno.EROFS else "pathlib.Path.hardlink_to", refuse)
             patch.setattr("pathlib.Path.touch", refuse)
             with pytest.raises(Ours, match=os.strerror(code)):
-                await migrate.backup(store, folder / "copy.db")
+                await copy_record(store, folder / "copy.db")
         assert list(folder.iterdir()) == []
-        await migrate.backup(store, folder / "copy.db")
+        await copy_record(store, folder / "copy.db")
     assert [one.name for one in folder.iterdir()] == ["copy.db"]
 
 

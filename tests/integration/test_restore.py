@@ -1,8 +1,11 @@
 """Going back to a copy: checked first, in one piece, and never together with the log of the record it replaces."""
 
 import shutil
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -200,6 +203,34 @@ async def test_killed_in_the_middle(record: Path, copy: Path, point: str) -> Non
     assert left(record.parent) == {"watcher.db", copy.name, ASIDE}
     async with Store(settings) as store:
         assert await migrate.revision(store) == migrate.HEAD
+
+
+KILLED_RESTORE = """
+import os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from watcher import points
+from watcher.store.restore import restore
+points.hook = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == "restore.copied" else None
+restore(Path(sys.argv[1]), Path(sys.argv[2]), datetime.now(UTC))
+"""
+
+
+def begin_and_kill(record: Path, copy: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_RESTORE, copy, record], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("what_is_next", ["start", "restore"])
+async def test_what_a_killed_restore_left_is_gone_after_the_next(record: Path, copy: Path, what_is_next: str) -> None:
+    begin_and_kill(record, copy)
+    assert len([path for path in record.parent.iterdir() if ".part" in path.name]) == 1
+    if what_is_next == "restore":
+        restore(copy, record, START)
+    else:
+        async with Store(settings_for_file(record)) as store:
+            await migrate.upgrade(store, name="n", now=START)
+    assert [path for path in record.parent.iterdir() if ".part" in path.name] == []
 
 
 def test_nothing_that_is_kept_is_overwritten(record: Path, copy: Path) -> None:

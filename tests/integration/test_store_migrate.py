@@ -1,11 +1,9 @@
 """The schema: made, compared with the models, brought up to date, and left alone when it is newer."""
 # ruff: noqa: ASYNC240 - nothing else goes on in these tests
 
-import os
 import shutil
 import sqlite3
 import stat
-import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from importlib.metadata import distribution
@@ -26,8 +24,8 @@ from watcher.errors import Ours, WatcherError
 from watcher.settings import DatabaseSettings
 from watcher.store import migrate, targets
 from watcher.store.engine import Store
-from watcher.store.migrate import HEAD, NewerRecord, backup, revision, upgrade
-from watcher.store.schema import Base, Instance, Upload
+from watcher.store.migrate import HEAD, NewerRecord, revision, upgrade
+from watcher.store.schema import Base, Upload
 
 pytest_plugins = ("tests.support.store",)
 REPOSITORY = Path(__file__).parents[2]
@@ -238,58 +236,6 @@ async def test_no_upgrade_without_its_backup(sqlite_settings: DatabaseSettings, 
         assert not list(taken.parent.glob(".*.part"))
 
 
-# Backups
-
-
-async def test_a_backup_is_whole_while_the_record_is_in_use(sqlite_settings: DatabaseSettings, tmp_path: Path) -> None:
-    await filled(sqlite_settings)
-    copy = tmp_path / "copy of 50%?.db"
-    async with Store(sqlite_settings) as store, store.write() as session:
-        session.add(Upload(target_id=1, upload_index=9, committed_at=START, seen_at=START, scan_no=1,
-                           archive_state="skipped", scoring_state="history", program_version="1"))  # fmt: skip
-        await session.flush()
-        await backup(store, copy)
-    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    shutil.copy(copy, tmp_path / "restored.db")
-    async with Store(settings_for_file(tmp_path / "restored.db")) as store, store.read() as session:
-        assert await session.scalar(text("PRAGMA integrity_check")) == "ok"
-        assert len((await session.scalars(select(Upload))).all()) == 1  # what was committed, and no more
-        assert (await session.scalars(select(Instance))).one().id == 1
-    assert {one.name for one in tmp_path.iterdir() if ".part" in one.name} == set()
-
-
-async def test_a_backup_takes_no_name_that_is_taken(sqlite_settings: DatabaseSettings, tmp_path: Path) -> None:
-    taken = tmp_path / "taken.db"
-    taken.write_text("precious")
-    async with Store(sqlite_settings) as store:
-        with pytest.raises(Ours, match="could not be written"):
-            await backup(store, taken)
-        with pytest.raises(Ours, match="could not be written"):
-            await backup(store, tmp_path / "no such folder" / "copy.db")
-    assert taken.read_text() == "precious"
-
-
-def ended_process() -> int:
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
-
-
-async def test_a_backup_sweeps_what_a_killed_one_to_the_same_file_left(
-    sqlite_settings: DatabaseSettings, tmp_path: Path
-) -> None:
-    await filled(sqlite_settings)
-    gone = ended_process()
-    left = [f".copy.db.{gone}-ab_c1234.part", f".copy.db.{gone}-ab_c1234.part-journal"]
-    others = [f".copy.db.{os.getppid()}-abcd1234.part", f".other.db.{gone}-abcd1234.part", "copy.db.part"]
-    for name in (*left, *others):
-        (tmp_path / name).write_bytes(b"part")
-    async with Store(sqlite_settings) as store:
-        await backup(store, tmp_path / "copy.db")
-    assert [name for name in left if (tmp_path / name).exists()] == []
-    assert [name for name in others if not (tmp_path / name).exists()] == [], "somebody may be writing them"
-
-
 async def test_an_upgrade_that_does_not_come_to_its_end_leaves_one_backup(
     sqlite_settings: DatabaseSettings, newer_program: Path
 ) -> None:
@@ -308,29 +254,6 @@ async def test_an_upgrade_that_does_not_come_to_its_end_leaves_one_backup(
     async with Store(sqlite_settings) as store, store.write() as session:
         await session.execute(text("UPDATE target SET name = 'B'"))
     assert len(await fail(2)) == 2, "another content is another backup"
-
-
-async def test_a_backup_needs_no_hard_links(
-    sqlite_settings: DatabaseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
-    async with Store(sqlite_settings) as store:
-        await backup(store, tmp_path / "copy.db")
-        with pytest.raises(Ours, match="could not be written"):
-            await backup(store, tmp_path / "copy.db")
-    assert stat.S_IMODE((tmp_path / "copy.db").stat().st_mode) == 0o600
-    async with Store(settings_for_file(tmp_path / "copy.db"), read_only=True) as copy:
-        assert await revision(copy) == HEAD
-
-
-@pytest.mark.postgres
-async def test_postgres_has_its_own_backups(postgres_settings: DatabaseSettings, tmp_path: Path) -> None:
-    async with Store(postgres_settings) as store:
-        with pytest.raises(WatcherError, match="pg_dump"):
-            await backup(store, tmp_path / "copy")
 
 
 # Packaging

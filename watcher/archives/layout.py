@@ -15,6 +15,7 @@ from pathlib import Path
 
 from watcher.archives.faults import disk
 from watcher.errors import Ours
+from watcher.fsync import sync_directory
 from watcher.points import reach
 
 CURRENT = "current"
@@ -148,15 +149,6 @@ def make_directory(path: Path) -> None:
         for directory in (*reversed(path.parents), path):
             if not directory.is_dir():
                 directory.mkdir(mode=0o700, exist_ok=True)
-
-
-def sync_directory(path: Path) -> None:
-    """Make what was renamed into a directory last."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from watcher.archives.faults import NotAnArchive, Unsafe, disk
-from watcher.archives.layout import make_directory, part_of, sync_directory, write_all
+from watcher.archives.layout import make_directory, part_of, write_all
 from watcher.errors import Ours, Transient
+from watcher.fsync import sync_directory
 from watcher.points import reach
 
 T = TypeVar("T")

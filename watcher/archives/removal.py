@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 
 from watcher.archives.faults import disk
-from watcher.archives.layout import CURRENT, is_upload, sync_directory
+from watcher.archives.layout import CURRENT, is_upload
 from watcher.errors import Invalid
+from watcher.fsync import sync_directory
 
 _ASIDE = re.compile(r"\..+\.\d+\.pruned\.part")
 

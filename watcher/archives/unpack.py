@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watcher.archives.faults import Unsafe, disk
-from watcher.archives.layout import make_directory, part_of, sync_directory, write_all
+from watcher.archives.layout import make_directory, part_of, write_all
 from watcher.archives.members import Member, source_of
 from watcher.errors import Transient
+from watcher.fsync import sync_directory
 from watcher.points import reach
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

@@ -144,10 +144,10 @@ def backup(
 
 
 async def _backup(settings: "Settings", file: Path) -> None:
-    from watcher.store import migrate
+    from watcher.store.copying import copy_record
 
     async with record(settings) as store:
-        await migrate.backup(store, file)
+        await copy_record(store, file)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 - What it holds: `schema`, `types`, `states`.
 - The way in: `engine`, `connections`, `sqlite_files`, `lock`; `names` reads the names of the targets alone.
-- As a whole: `migrate` brings it up to date; `backups` and `restore` copy it; `invariants` say what must hold.
+- As a whole: `migrate` brings it up to date, `copying` copies it, `backups` name the copies of each day, `restore` goes
+  back to one; `invariants` say what must hold.
 - Queries, one module a subject: `targets`, `compounds`, `claims` and their `standing`, `profiles`, `allowance`,
   `purchases`, `batches`, `forgotten`, `results`, `settlement`, `conditions`, `transitions`, `outbox`, `due`,
   `retention`; `chunks` cuts what they send.

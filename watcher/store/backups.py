@@ -7,7 +7,8 @@ from pathlib import Path
 
 from watcher.errors import Ours
 from watcher.settings import DatabaseSettings
-from watcher.store import migrate, targets
+from watcher.store import targets
+from watcher.store.copying import copy_record, sweep
 from watcher.store.engine import Store
 
 EVERY = timedelta(days=1)
@@ -49,15 +50,6 @@ def too_many(made: dict[Path, datetime], keep: int, now: datetime) -> list[Path]
     return newest_first[keep:]
 
 
-def _prepare(directory: Path, record: Path) -> None:
-    """Make the folder, and remove what a crash left of a copy."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = re.compile(rf"\.{re.escape(record.name)}{_NAMED}\..+\.part")
-    for path in directory.iterdir():
-        if part.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
 async def born_at(store: Store) -> datetime:
     """Return when the record was made."""
     async with store.read() as session:
@@ -67,9 +59,10 @@ async def born_at(store: Store) -> datetime:
 async def make(store: Store, record: Path, directory: Path, now: datetime) -> Path:
     """Copy the record into the folder, which is made if it is missing. Raises Ours."""
     try:
-        await asyncio.to_thread(_prepare, directory, record)
+        await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(sweep, directory / record.name)
     except OSError as error:
         raise Ours(f"the folder {directory} cannot be used: {error.strerror}") from error
     destination = directory / f"{record.name}.{stamp(now)}"
-    await migrate.backup(store, destination)
+    await copy_record(store, destination)
     return destination

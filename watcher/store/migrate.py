@@ -5,12 +5,8 @@ Alembic is imported inside: the daemon needs it for a moment and would keep it f
 
 import asyncio
 import filecmp
-import os
 import re
-import sqlite3
-import tempfile
-import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -34,14 +30,13 @@ from sqlalchemy import (
 from watcher import __version__
 from watcher.errors import Ours, WatcherError
 from watcher.points import reach
+from watcher.store.copying import copy_record, sweep
 from watcher.store.engine import Session, Store
 from watcher.store.schema import Base, Instance
-from watcher.store.sqlite_files import sqlite_uri
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_PAGES = 4096  # 16 MB are copied between two looks whether to go on
 HEAD = "0001"
 """The revision this program writes; a test says that it is the newest of the migrations."""
 
@@ -79,19 +74,21 @@ async def is_current(session: Session) -> bool:
 async def upgrade(store: Store, *, name: str, now: datetime) -> Upgrade:
     """Bring an empty or older record up to date.
 
-    `name` names a new record at the vendor; an existing one keeps its name. SQLite is copied beside itself first.
+    `name` names a new record at the vendor; an existing one keeps its name. SQLite is copied beside itself first, and
+    what killed processes left of copies beside it is removed.
     Raises NewerRecord without touching anything, Ours when the database fails.
     """
     before = await revision(store)
+    await refuse_newer(store, before)
+    if store.sqlite_file is not None:
+        await asyncio.to_thread(sweep, store.sqlite_file)
     if before == HEAD:
         await _sign(store)
         return Upgrade(before, HEAD, None)
-    await refuse_newer(store, before)
     backup_file = None
     if before is not None and store.sqlite_file is not None:
-        await asyncio.to_thread(_sweep, store.sqlite_file)
         backup_file = store.sqlite_file.with_name(f"{store.sqlite_file.name}.before-{HEAD}-{now:%Y%m%dT%H%M%S}")
-        await backup(store, backup_file)
+        await copy_record(store, backup_file)
         await asyncio.to_thread(_drop_equal, backup_file)
     async with store.for_upgrade() as opened, opened.write() as session:
         connection = await session.connection()
@@ -161,93 +158,6 @@ async def planned(store: Store) -> Planned:
     return Planned(before, HEAD, _steps(before), size)
 
 
-async def backup(store: Store, destination: Path) -> None:
-    """Copy a SQLite record while it is in use; the copy is checked, readable by its owner only, and never overwrites.
-
-    Raises Ours when it cannot be written, WatcherError for PostgreSQL, which has its own tools.
-    """
-    if store.sqlite_file is None:
-        raise WatcherError("a backup by this command is for SQLite; use pg_dump for PostgreSQL")
-    stop = threading.Event()
-    try:
-        await asyncio.to_thread(_copy, store.sqlite_file, destination, stop)
-    except (OSError, sqlite3.Error) as error:
-        raise Ours(
-            f"the backup {destination} could not be written: {error}", action="name a new file in a writable folder"
-        ) from error
-    finally:
-        stop.set()
-
-
-def copy_pages(source: str, destination: Path, stop: threading.Event | None = None) -> None:
-    """Copy what is committed in a SQLite database (a URI), as it is at one moment, into a file, and check the copy.
-
-    Raises OSError when it is stopped, sqlite3.Error when either is not well. Blocks.
-    """
-
-    def look(*_: int) -> None:
-        if stop is not None and stop.is_set():
-            raise InterruptedError("it was stopped")
-
-    with closing(sqlite3.connect(source, uri=True)) as old, closing(sqlite3.connect(destination)) as new:
-        old.execute("BEGIN")
-        old.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # from here on it sees one moment
-        old.backup(new, pages=_PAGES, progress=look)
-        found = new.execute("PRAGMA quick_check(1)").fetchone()
-        if found != ("ok",):
-            raise sqlite3.DatabaseError(f"the copy is not sound: {found[0] if found else 'no answer'}")
-
-
-def _copy(source: Path, destination: Path, stop: threading.Event) -> None:
-    _sweep_parts(destination)
-    prefix = f".{destination.name}.{os.getpid()}-"
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=destination.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        copy_pages(sqlite_uri(source, "ro"), part, stop)
-        reach("backup.written")
-        try:
-            destination.hardlink_to(part)  # fails when the name is taken
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            destination.touch(mode=0o600, exist_ok=False)
-            part.replace(destination)
-        reach("backup.named")
-        sync_folder(destination.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make what got its name in a folder last."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sweep_parts(destination: Path) -> None:
-    """Remove what was left of copies to this file by processes that are gone; their number is part of the name."""
-    named = re.compile(rf"\.{re.escape(destination.name)}\.(\d{{1,9}})-\w+\.part(-journal)?")
-    for path in destination.parent.iterdir():
-        if (found := named.fullmatch(path.name)) and not _is_at_work(int(found[1])):
-            path.unlink(missing_ok=True)
-
-
-def _is_at_work(process: int) -> bool:
-    """Say whether another process of this number is there; this one, of the same number in a container, just began."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return process != os.getpid()
-
-
 def _drop_equal(copy: Path) -> None:
     """Remove earlier copies before the same upgrade that are the same: starts that are killed leave one, not many."""
     named = re.compile(re.escape(copy.name.rpartition("-")[0]) + r"-\d{8}T\d{6}")
@@ -255,14 +165,6 @@ def _drop_equal(copy: Path) -> None:
         for path in copy.parent.iterdir():
             if path != copy and named.fullmatch(path.name) and filecmp.cmp(path, copy, shallow=False):
                 path.unlink()
-
-
-def _sweep(record: Path) -> None:
-    """Remove copies that earlier upgrades began and did not finish, so that many such starts do not fill the disk."""
-    with suppress(OSError):  # no reason not to upgrade
-        for path in record.parent.iterdir():
-            if path.name.startswith(f".{record.name}.before-") and ".part" in path.name:
-                path.unlink(missing_ok=True)
 
 
 def _config(connection: Connection | None = None) -> "Config":
@@ -277,7 +179,7 @@ def _config(connection: Connection | None = None) -> "Config":
 
 def is_known(found: str) -> bool:
     """Say whether this program can bring a record of a revision up to date."""
-    return found in _known_revisions()
+    return found == HEAD or found in _known_revisions()
 
 
 def _known_revisions() -> set[str]:

@@ -6,16 +6,17 @@ that keeps every program from starting on what is there: neither on an older rec
 
 import os
 import sqlite3
-import tempfile
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from watcher.errors import Ours, WatcherError
+from watcher.fsync import sync_directory
 from watcher.points import reach
 from watcher.store.backups import stamp
-from watcher.store.migrate import HEAD, copy_pages, is_known, sync_folder
+from watcher.store.copying import copy_pages, part_beside
+from watcher.store.migrate import HEAD, is_known
 from watcher.store.sqlite_files import RESTORING, interrupted_restore, sqlite_uri
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -66,15 +67,14 @@ def restore(file: Path, record: Path, now: datetime) -> Restored:
 def _copied(file: Path, record: Path) -> Path:
     """Copy the file, with what its log holds, beside the record. Whoever reads it may be no SQLite file."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{record.name}.", suffix=".restore.part", dir=record.parent)
-        os.close(handle)
+        part = part_beside(record)
     except OSError as error:
         raise Ours(f"nothing can be written beside the record {record}: {error.strerror}") from error
-    part = Path(name)
     # A file that nobody has open needs no side files, which could not be made where it may lie.
     source = sqlite_uri(file.absolute(), "ro") + ("" if Path(f"{file}-wal").exists() else "&immutable=1")
     try:
         copy_pages(source, part)
+        reach("restore.copied")
     except sqlite3.DatabaseError as error:
         part.unlink()
         if isinstance(error, sqlite3.OperationalError):
@@ -137,7 +137,7 @@ def _change_places(part: Path, record: Path, now: datetime) -> Path | None:
     try:
         _sync(part)
         part.replace(ready)
-        sync_folder(record.parent)
+        sync_directory(record.parent)
         reach("restore.begun")
         for ending in (*_SIDE_FILES, ""):
             old, kept = Path(f"{record}{ending}"), Path(f"{aside}{ending}")
@@ -149,7 +149,7 @@ def _change_places(part: Path, record: Path, now: datetime) -> Path | None:
                 reach("restore.log-aside")
         reach("restore.aside")
         ready.replace(record)
-        sync_folder(record.parent)
+        sync_directory(record.parent)
     except OSError as error:
         raise Ours(
             f"the copy could not take the place of the record {record}: {error}",
