@@ -3,7 +3,6 @@
 import shutil
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import product
@@ -152,7 +151,6 @@ def test_an_upgrade_that_is_ended_again_and_again(
             # A daemon that is asked to end while it starts would finish the upgrade first.
             command = ("db", "upgrade") if version == "v1" and point != UPGRADE[-1] else ("run",)
             stage.kill(Kill(point, by=BY[version], command=command))
-            pass_a_second()
         assert stage.answer("SELECT version_num FROM alembic_version") == [("0002",)]
         stage.settle()
         monkeypatch.setattr(migrate, "HEAD", "0002")
@@ -239,12 +237,6 @@ def test_a_copy_by_hand_that_is_ended(tmp_path: Path) -> None:
         assert [(rows_of("batch", copy),)] == [(rows_of("batch", first),)] == stage.answer("SELECT count(*) FROM batch")
         stage.settle()
         stage.check()
-
-
-def pass_a_second() -> None:
-    """Return in the next second: the name of a copy tells its own, and no copy takes the name of another."""
-    now = int(time.time())
-    eventually(lambda: int(time.time()) > now)
 
 
 def rows_of(table: str, copy: Path) -> int:

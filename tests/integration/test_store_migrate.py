@@ -226,14 +226,26 @@ async def test_no_upgrade_without_its_backup(sqlite_settings: DatabaseSettings, 
     await filled(sqlite_settings)
     async with Store(sqlite_settings) as store:
         assert store.sqlite_file is not None
-        taken = store.sqlite_file.with_name("watcher.db.before-0002-20260301T120000")
-        taken.write_text("precious")
+        with store.sqlite_file.open("r+b") as file:
+            file.seek(8 * 4096)
+            file.write(b"\xff" * 4096)
         with pytest.raises(Ours, match="could not be written"):
             await upgrade(store, name="n", now=START)
-        assert taken.read_text() == "precious"
         assert await revision(store) == "0001"
-        assert not list(taken.parent.glob("*.part"))
-        assert not list(taken.parent.glob(".*.part"))
+        assert not [path for path in store.sqlite_file.parent.iterdir() if "before" in path.name]
+
+
+async def test_a_start_within_the_second_of_one_that_was_killed_makes_a_copy_of_its_own(
+    sqlite_settings: DatabaseSettings, newer_program: Path, tmp_path: Path
+) -> None:
+    await filled(sqlite_settings)
+    name = "watcher.db.before-0002-20260301T120000"
+    taken = tmp_path / name
+    taken.write_text("precious")
+    async with Store(sqlite_settings) as store:
+        done = await upgrade(store, name="n", now=START)
+    assert done.backup == tmp_path / f"{name}.2"
+    assert taken.read_text() == "precious"
 
 
 async def test_an_upgrade_that_does_not_come_to_its_end_leaves_one_backup(

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ async def upgrade(store: Store, *, name: str, now: datetime) -> Upgrade:
         return Upgrade(before, HEAD, None)
     backup_file = None
     if before is not None and store.sqlite_file is not None:
-        backup_file = store.sqlite_file.with_name(f"{store.sqlite_file.name}.before-{HEAD}-{now:%Y%m%dT%H%M%S}")
+        backup_file = await asyncio.to_thread(_free_name, store.sqlite_file, now)
         await copy_record(store, backup_file)
         await asyncio.to_thread(_drop_equal, backup_file)
     async with store.for_upgrade() as opened, opened.write() as session:
@@ -158,9 +159,16 @@ async def planned(store: Store) -> Planned:
     return Planned(before, HEAD, _steps(before), size)
 
 
+def _free_name(record: Path, now: datetime) -> Path:
+    """Name the copy before an upgrade; a start that was killed in this very second may have taken the name."""
+    name = f"{record.name}.before-{HEAD}-{now:%Y%m%dT%H%M%S}"
+    names = (record.with_name(name if number == 1 else f"{name}.{number}") for number in count(1))
+    return next(path for path in names if not path.exists())
+
+
 def _drop_equal(copy: Path) -> None:
     """Remove earlier copies before the same upgrade that are the same: starts that are killed leave one, not many."""
-    named = re.compile(re.escape(copy.name.rpartition("-")[0]) + r"-\d{8}T\d{6}")
+    named = re.compile(re.escape(copy.name.rpartition("-")[0]) + r"-\d{8}T\d{6}(\.\d+)?")
     with suppress(OSError):  # no reason not to upgrade
         for path in copy.parent.iterdir():
             if path != copy and named.fullmatch(path.name) and filecmp.cmp(path, copy, shallow=False):
