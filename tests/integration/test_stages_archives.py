@@ -124,6 +124,16 @@ async def test_a_pause_of_fragalysis_does_not_keep_archives_from_being_verified(
     assert await state(job) == ["stored", "stored"]
 
 
+async def test_files_of_one_archive_that_replace_each_other_are_told(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, job, tar_gz([Entry("a", b"1"), Entry("b", b"1"), Entry("a", b"2")]))
+    with structlog.testing.capture_logs() as logs:
+        await job.once()
+    assert await state(job) == ["stored", "stored"]
+    told = [one for one in logs if one["event"] == "archive_members_replaced"]
+    assert [one["members"] for one in told] == [("a",), ("a",)]
+    assert {Path(one["archive"]).parent.parent.name for one in told} == {A[0], B[0]}
+
+
 async def test_an_unsafe_archive_is_set_aside_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, job, tar_gz([Entry("../../escape", b"x")]))
     await job.once()

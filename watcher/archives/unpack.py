@@ -29,7 +29,7 @@ class Unpacked:
 
     members: int
     bytes: int
-    skipped: tuple[str, ...]
+    replaced: tuple[str, ...]
 
 
 def unpack(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import structlog
 from structlog.contextvars import bind_contextvars
 
 from watcher.archives import (
@@ -46,6 +47,7 @@ from watcher.store.schema import Target, Upload
 
 __all__ = ["FILES", "Download", "subject_of"]
 
+_log = structlog.get_logger(__name__)
 _FETCHED = ("wanted", "unavailable")
 """States of an archive that is to be fetched."""
 _CANNOT_BUILD = "it cannot be built: "
@@ -257,7 +259,7 @@ class Download:
         """Unpack in a thread that ends soon after this task is cancelled."""
         stop = threading.Event()
         try:
-            await asyncio.to_thread(
+            unpacked = await asyncio.to_thread(
                 unpack,
                 archive,
                 destination,
@@ -267,3 +269,5 @@ class Download:
             )
         finally:
             stop.set()
+        if unpacked.replaced:
+            _log.info("archive_members_replaced", archive=str(archive), members=unpacked.replaced)
