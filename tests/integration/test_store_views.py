@@ -13,7 +13,7 @@ from tests.support.record import World, result
 from watcher.settings import DatabaseSettings
 from watcher.store import allowance, batches, claims, compounds, export, forgotten, overview, targets, transitions
 from watcher.store.claims import Policy
-from watcher.store.compounds import Known
+from watcher.store.compounds import Verdict
 from watcher.store.conditions import all_open, close_condition, find, open_condition
 from watcher.store.engine import Store
 from watcher.store.migrate import is_current
@@ -348,7 +348,7 @@ async def test_a_transition_is_written_and_said_with_its_context(world: World) -
 async def test_what_was_stored_first_is_what_is_kept(world: World) -> None:
     await world.upload(await world.target(), ["C", "bad"])
 
-    async def record(*verdicts: Known) -> None:
+    async def record(*verdicts: Verdict) -> None:
         async with world.store.write() as session:
             await compounds.record_verdicts(session, verdicts, chemistry="tomorrow", now=world.now)
 
@@ -361,8 +361,8 @@ async def test_what_was_stored_first_is_what_is_kept(world: World) -> None:
         assert {smiles: [one.id for one in same] for smiles, same in others.items()} == {
             "c1": [known.id], "c2": [known.id],
         }  # fmt: skip
-    await record(Known("C", reason="unparsable"), Known("bad", smiles="B", inchikey="KEY-B", heavy_atoms=1))
-    await record(Known("c1", smiles="c1", inchikey="KEY-C", heavy_atoms=1, compound_id=known.id))
+    await record(Verdict("C", reason="unparsable"), Verdict("bad", smiles="B", inchikey="KEY-B", heavy_atoms=1))
+    await record(Verdict("c1", smiles="c1", inchikey="KEY-C", heavy_atoms=1, compound_id=known.id))
     async with world.store.read() as session:
         rows = await session.execute(
             select(Alias.raw, Compound.smiles, Alias.reason)

@@ -16,7 +16,7 @@ from tests.support.clock import START
 from watcher.settings import DatabaseSettings
 from watcher.store import batches, claims, compounds, profiles, purchases, results, targets
 from watcher.store.claims import Policy
-from watcher.store.compounds import Known, Seen
+from watcher.store.compounds import Seen, Verdict
 from watcher.store.engine import Store
 from watcher.store.results import Result
 from watcher.store.schema import Alias, Batch, BatchItem, Claim, Compound, Instance, Profile, Target, Upload
@@ -36,11 +36,11 @@ def settings_for_database(name: str, **values: Any) -> DatabaseSettings:
     return DatabaseSettings(url=SecretStr(f"postgresql+asyncpg://postgres@{SERVER}/{name}"), **values)
 
 
-def verdict(raw: str) -> Known:
+def verdict(raw: str) -> Verdict:
     """What a chemistry would say that takes every text for a molecule, except for those that begin with `bad`."""
     if raw.startswith("bad"):
-        return Known(raw, reason="unparsable", detail="it is bad")
-    return Known(raw, smiles=raw, inchikey=f"KEY-{raw}", heavy_atoms=len(raw), sa_score=2.5)
+        return Verdict(raw, reason="unparsable", detail="it is bad")
+    return Verdict(raw, smiles=raw, inchikey=f"KEY-{raw}", heavy_atoms=len(raw), sa_score=2.5)
 
 
 def seen(raws: Sequence[str], *, first: int = 1) -> list[Seen]:

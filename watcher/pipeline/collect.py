@@ -12,7 +12,7 @@ from watcher.pipeline.failures import backoff, wait_after
 from watcher.pipeline.stage import Context
 from watcher.points import reach
 from watcher.store import batches, compounds, forgotten, targets
-from watcher.store.compounds import Known
+from watcher.store.compounds import Verdict
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.results import Result, record_results, sent_smiles, unanswered
@@ -269,7 +269,9 @@ class Collect:
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             new = [
-                Known(smiles, smiles=smiles, inchikey=one.inchikey, heavy_atoms=one.heavy_atoms, sa_score=one.sa_score)
+                Verdict(
+                    smiles, smiles=smiles, inchikey=one.inchikey, heavy_atoms=one.heavy_atoms, sa_score=one.sa_score
+                )
                 for smiles, one in zip(unknown, verdicts, strict=True)
                 if isinstance(one, Identity)
             ]

@@ -17,7 +17,7 @@ from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
 from watcher.points import reach
 from watcher.store import claims, compounds, targets
-from watcher.store.compounds import Known, Seen
+from watcher.store.compounds import Seen, Verdict
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.schema import Upload
@@ -97,7 +97,7 @@ class Extract:
             upload.scoring_due_at = now + (AFTER_SCAN if listed else LONGEST_WAIT)
             await ask_for_scan(session, now)
 
-    async def _judge(self, raws: Sequence[str]) -> list[Known]:
+    async def _judge(self, raws: Sequence[str]) -> list[Verdict]:
         """Ask the chemistry, and find the compounds that are stored under another spelling."""
         identities = await self._context.chemistry.identify(raws)
         found = {one.smiles: one.inchikey for one in identities if isinstance(one, Identity)}
@@ -106,10 +106,10 @@ class Extract:
         stored = [compound for group in candidates.values() for compound in group]
         today = await self._context.chemistry.canonical([compound.smiles for compound in stored])
         same = {spelling: compound.id for spelling, compound in zip(today, stored, strict=True) if spelling}
-        return [_known(raw, one, same) for raw, one in zip(raws, identities, strict=True)]
+        return [_verdict(raw, one, same) for raw, one in zip(raws, identities, strict=True)]
 
     async def _record(
-        self, upload_id: int, observations: Sequence[Observation], verdicts: Sequence[Known], version: str
+        self, upload_id: int, observations: Sequence[Observation], verdicts: Sequence[Verdict], version: str
     ) -> None:
         now = self._context.clock.now()
         async with self._context.store.write() as session:
@@ -158,16 +158,16 @@ class Extract:
         upload.settle_due_at = now + settle if first_reading and settle else None
 
 
-def _known(raw: str, verdict: Identity | Rejection, same: dict[str, int]) -> Known:
-    if isinstance(verdict, Rejection):
-        return Known(raw, reason=verdict.reason, detail=verdict.detail, cxsmiles=verdict.cxsmiles)
-    return Known(
+def _verdict(raw: str, found: Identity | Rejection, same: dict[str, int]) -> Verdict:
+    if isinstance(found, Rejection):
+        return Verdict(raw, reason=found.reason, detail=found.detail, cxsmiles=found.cxsmiles)
+    return Verdict(
         raw,
-        smiles=verdict.smiles,
-        inchikey=verdict.inchikey,
-        heavy_atoms=verdict.heavy_atoms,
-        sa_score=verdict.sa_score,
-        removed=", ".join(verdict.removed) or None,
-        cxsmiles=verdict.cxsmiles,
-        compound_id=same.get(verdict.smiles),
+        smiles=found.smiles,
+        inchikey=found.inchikey,
+        heavy_atoms=found.heavy_atoms,
+        sa_score=found.sa_score,
+        removed=", ".join(found.removed) or None,
+        cxsmiles=found.cxsmiles,
+        compound_id=same.get(found.smiles),
     )

@@ -86,7 +86,7 @@ async def take_up_quarantined(context: Context) -> None:
     now = context.clock.now()
     why = "another version of the program tries again"
     async with context.store.write() as session:
-        for upload in await targets.quarantined_by_older_version(session):
+        for upload in await targets.quarantined_by_another_version(session):
             if upload.archive_state == "quarantined" and context.settings.download.enabled:
                 targets.set_archive_state(session, upload, "wanted", now=now, why=why)
             if upload.scoring_state == "quarantined":

@@ -12,7 +12,7 @@ from watcher.store.schema import Alias, Compound, Observation, digest
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Verdict:
     """What the chemistry found out about one raw SMILES: the compound it is, or the reason why it is none."""
 
     raw: str
@@ -76,43 +76,43 @@ async def other_spellings(session: AsyncSession, found: Mapping[str, str]) -> di
     return candidates
 
 
-async def record_verdicts(session: AsyncSession, verdicts: Sequence[Known], *, chemistry: str, now: datetime) -> None:
+async def record_verdicts(session: AsyncSession, verdicts: Sequence[Verdict], *, chemistry: str, now: datetime) -> None:
     """Store what the chemistry found: compounds first seen here are added, stored ones keep their SMILES."""
     compounds = await add_compounds(session, [one for one in verdicts if one.compound_id is None], now=now)
     aliases: dict[str, Alias] = {}
     for chunk in chunks([digest(one.raw) for one in verdicts]):
         for alias in await session.scalars(select(Alias).where(Alias.raw_digest.in_(chunk))):
             aliases[alias.raw_digest] = alias
-    for known in verdicts:
-        key = digest(known.raw)
-        alias = aliases.get(key) or Alias(raw=known.raw, raw_digest=key, created_at=now)
+    for one in verdicts:
+        key = digest(one.raw)
+        alias = aliases.get(key) or Alias(raw=one.raw, raw_digest=key, created_at=now)
         if alias.compound_id is not None:
             continue  # a verdict that names a compound stands
-        alias.compound_id = known.compound_id if known.smiles is None else known.compound_id or compounds[known.smiles]
-        alias.reason = known.reason
-        alias.detail = known.detail
-        alias.removed = known.removed
-        alias.cxsmiles = known.cxsmiles
+        alias.compound_id = one.compound_id if one.smiles is None else one.compound_id or compounds[one.smiles]
+        alias.reason = one.reason
+        alias.detail = one.detail
+        alias.removed = one.removed
+        alias.cxsmiles = one.cxsmiles
         alias.chemistry = chemistry
         aliases[key] = alias
         session.add(alias)
     await session.flush()
 
 
-async def add_compounds(session: AsyncSession, verdicts: Sequence[Known], *, now: datetime) -> dict[str, int]:
+async def add_compounds(session: AsyncSession, verdicts: Sequence[Verdict], *, now: datetime) -> dict[str, int]:
     """Return the compound ids by canonical SMILES; compounds that are not stored yet are added."""
-    wanted = {known.smiles: known for known in verdicts if known.smiles is not None}
+    wanted = {one.smiles: one for one in verdicts if one.smiles is not None}
     found = await by_smiles(session, list(wanted))
     new = [
         Compound(
             smiles=smiles,
             smiles_digest=digest(smiles),
-            inchikey=known.inchikey,
-            heavy_atoms=known.heavy_atoms,
-            sa_score=known.sa_score,
+            inchikey=one.inchikey,
+            heavy_atoms=one.heavy_atoms,
+            sa_score=one.sa_score,
             created_at=now,
         )
-        for smiles, known in wanted.items()
+        for smiles, one in wanted.items()
         if smiles not in found
     ]
     session.add_all(new)

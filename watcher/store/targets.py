@@ -230,7 +230,7 @@ async def verify_stored(session: AsyncSession, now: datetime, verified_before: d
     return int(getattr(result, "rowcount", 0))
 
 
-async def quarantined_by_older_version(session: AsyncSession) -> Sequence[Upload]:
+async def quarantined_by_another_version(session: AsyncSession) -> Sequence[Upload]:
     """Return the current uploads that another version of the program has set aside."""
     found = await session.scalars(
         select(Upload)
