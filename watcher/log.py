@@ -1,7 +1,7 @@
 """Logging: one event name and its key/values a line, in one form for the program and the libraries, without secrets.
 
-Lines are JSON unless the stream is a terminal. What a unit of work binds, `bound(target=..., upload_index=...)`, stands
-on each of its lines. Standard-library logging, warnings and uncaught exceptions take the same way out.
+Lines are JSON unless the stream is a terminal. What a unit of work binds with `structlog.contextvars` stands on each of
+its lines. Standard-library logging, warnings and uncaught exceptions take the same way out.
 """
 
 import asyncio
@@ -20,11 +20,6 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from watcher.redaction import redactor
 from watcher.settings import LogSettings
-
-__all__ = ["bound", "configure", "get_logger", "handle_loop_exception", "redactor"]
-
-bound = structlog.contextvars.bound_contextvars
-"""Context manager: adds key/values to every line within."""
 
 _QUIET = ("aiohttp.access", "alembic", "apscheduler", "asyncio", "stamina")
 """Told to be quiet below debug: they speak of every tick, and conditions are told by the program itself."""

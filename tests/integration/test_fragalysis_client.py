@@ -15,7 +15,7 @@ from watcher.archives import Undecodable, archive_name, receive, target_director
 from watcher.errors import AuthFailure, Invalid, Transient
 from watcher.fragalysis import BuildTask, CannotBuild, FileLink, Fragalysis, NoObservations, NotAMember
 from watcher.fragalysis.paging import read_listing
-from watcher.fragalysis.records import UploadRow
+from watcher.fragalysis.records import Upload, UploadRow
 from watcher.sandbox import Fault, Sandbox
 from watcher.settings import FragalysisSettings, Settings
 
@@ -62,7 +62,8 @@ async def test_lists_of_both_ages_say_the_same(sandbox: Sandbox) -> None:
             ("Mpro", "lb32627-66"),
             ("EMPTY1", "lb18145-1"),
         ]
-        assert [each.last_upload_index for each in found.values()] == [1, 2, None]
+        newest = [each.last_upload for each in found.values()]
+        assert [upload and upload.upload_index for upload in newest] == [1, 2, None]
         assert all(each.target.open_to_public for each in found.values())
         assert [each.target for each in found.values()] == await public.target_list()
         first, *_ = found
@@ -79,16 +80,22 @@ async def test_lists_of_both_ages_say_the_same(sandbox: Sandbox) -> None:
         assert await inside.user() is not None
 
 
+async def newest(public: Fragalysis, target_id: int) -> Upload:
+    upload = (await public.target_uploads())[target_id].last_upload
+    assert upload is not None
+    return upload
+
+
 async def test_an_upload_taken_back_and_made_again(sandbox: Sandbox) -> None:
     server = sandbox.fragalysis
     async with client(sandbox) as public:
-        before = (await public.target_uploads())[2]
+        before = await newest(public, 2)
         server.withdraw("Mpro", "lb32627-66")
-        assert (await public.target_uploads())[2].last_upload_index == 1
+        between = await newest(public, 2)
         server.publish("Mpro", "lb32627-66")
-        after = (await public.target_uploads())[2]
-        assert after.last_upload_index == before.last_upload_index == 2
-        assert after.last_upload_timestamp != before.last_upload_timestamp
+        after = await newest(public, 2)
+        assert (before.upload_index, between.upload_index, after.upload_index) == (2, 1, 2)
+        assert after.committed_at != before.committed_at
 
 
 async def test_pages_of_any_size_behind_a_proxy(sandbox: Sandbox) -> None:

@@ -140,7 +140,7 @@ class Pipeline(RuleBasedStateMachine):
         )  # fmt: skip
         self.vendor.poison = poison
         for number, name in enumerate("AB", start=1):
-            self.stack.shelves[number] = Shelf(RemoteTarget(number, name, "lb1", 1, True))
+            self.stack.shelves[number] = Shelf(RemoteTarget(number, name, "lb1", True))
             self.upload_appears(self.stack.shelves[number], 1, raws[number - 1])
         self.program = Killable(self.engine, own, self.clock, self.stack, self.vendor, self.at_the_till)
         self.run(self.program.open())

@@ -127,9 +127,9 @@ class Purchases(RuleBasedStateMachine):
 
     async def _scan(self, target_id: int) -> tuple[int, tuple[int, datetime]] | None:
         remote = TargetUploads(
-            RemoteTarget(target_id, "A", "lb1", 1, True),
+            RemoteTarget(target_id, "A", "lb1", True),
             tuple(
-                RemoteUpload(target_id, index, at, failed, True)
+                RemoteUpload(target_id, index, at, failed)
                 for (index, at), failed in sorted(self.listed[target_id].items(), key=lambda item: item[0][1])
             ),
         )

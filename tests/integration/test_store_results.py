@@ -189,21 +189,6 @@ async def test_each_move_is_written_down_with_who_and_why(world: World) -> None:
         ]
 
 
-async def test_strings_that_tell_a_batch_from_every_other(world: World) -> None:
-    first = await given_up(world, "C", "N")
-    second = await world.buy(1) or 0
-    async with world.store.read() as session:
-        strings = batches.strings_of_no_other
-        assert await strings(session, await batches.get(session, first)) == {"N"}
-        assert await strings(session, await batches.get(session, second)) == set()
-    await world.lose(second)
-    await world.release(second)
-    third = await world.reserve() or 0
-    await world.close_unsent(third)
-    async with world.store.read() as session:
-        assert await strings(session, await batches.get(session, first)) == {"N"}  # a closed batch is nowhere
-
-
 # Batches that the record has forgotten
 
 

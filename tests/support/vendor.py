@@ -47,7 +47,7 @@ class Shelf:
 
     @property
     def uploads(self) -> TargetUploads:
-        rows = [Upload(self.target.target_id, *key, failed, True) for key, failed in sorted(self.failed.items())]
+        rows = [Upload(self.target.target_id, *key, failed) for key, failed in sorted(self.failed.items())]
         return TargetUploads(self.target, tuple(sorted(rows, key=lambda row: row.committed_at)))
 
     @property

@@ -27,7 +27,7 @@ async def test_target_list_keeps_targets_of_one_name_apart() -> None:
 async def test_a_project_that_is_not_listed_or_not_there() -> None:
     lists = {TARGETS: rows({"id": 1, "title": "A", "project": None}, {"id": 2, "title": "B", "project": 99})}
     async with stack({**lists, PROJECTS: rows()}) as server, server.client() as client:
-        assert await client.target_list() == [Target(1, "A", "", 0, None), Target(2, "B", "", 99, None)]
+        assert await client.target_list() == [Target(1, "A", "", None), Target(2, "B", "", None)]
 
 
 async def test_target_uploads_of_2024() -> None:
@@ -36,9 +36,8 @@ async def test_target_uploads_of_2024() -> None:
     assert list(found) == [1, 2, 3, 4, 7, 8, 9, 10, 11]
     assert [upload.upload_index for upload in found[1].uploads] == [1, 2, 3, 4]
     assert [upload.failed for upload in found[1].uploads] == [False, False, False, True]
-    assert [upload.ready for upload in found[1].uploads] == [True, True, False, True]
-    assert found[1].last_upload_index == 3
-    assert found[2].last_upload_timestamp == datetime(2026, 9, 3, 9, 14, 7, 123456, tzinfo=UTC)
+    assert found[1].last_upload == found[1].uploads[2]
+    assert found[2].uploads[-1].committed_at == datetime(2026, 9, 3, 9, 14, 7, 123456, tzinfo=UTC)
     assert found[4].uploads == ()  # ZIKV_NS5 holds nothing yet
     assert sum(len(each.uploads) for each in found.values()) == 12
 
@@ -48,8 +47,8 @@ async def test_target_uploads_of_2026_name_targets_that_the_list_does_not_have_y
     lists = {UPLOADS: rows(*page), TARGETS: rows({"id": 1, "title": "old name", "project": 1}), PROJECTS: rows()}
     async with stack(lists) as server, server.client() as client:
         found = await client.target_uploads()
-    assert found[1].target == Target(1, "A71EV2A", "lb32627-66", 2, None)
-    assert found[2].target == Target(2, "Mpro", "lb18145-1", 1, None)
+    assert found[1].target == Target(1, "A71EV2A", "lb32627-66", None)
+    assert found[2].target == Target(2, "Mpro", "lb18145-1", None)
     assert len(found[1].uploads) == 4
 
 
@@ -88,7 +87,7 @@ async def test_a_target_is_public_only_if_its_newest_upload_and_the_list_say_so(
     }
     async with stack(lists) as server, server.client() as client:
         (only,) = (await client.target_uploads()).values()
-    assert only.target == Target(1, "A71EV2A", "lb32627-66", upload_says, public)
+    assert only.target == Target(1, "A71EV2A", "lb32627-66", public)
 
 
 async def test_an_upload_of_2024_whose_target_is_not_listed_is_left_out() -> None:

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import pytest
+from structlog.contextvars import bound_contextvars
 
-from watcher.log import bound, configure, get_logger, handle_loop_exception
+from watcher.log import configure, get_logger, handle_loop_exception
 from watcher.settings import LogSettings
 
 SECRET = "s3cr3t/token+x"
@@ -66,7 +67,7 @@ def console(secrets: tuple[str, ...] = (SECRET,)) -> Terminal:
 
 
 def test_a_line_of_ours(lines: Lines) -> None:
-    with bound(target="A71EV2A", upload_index=3):
+    with bound_contextvars(target="A71EV2A", upload_index=3):
         get_logger("watcher.x").info("upload_found", observations=5, seen=b"bytes")
     get_logger("watcher.x").info("scan_finished")
     first, second = lines()
@@ -85,7 +86,7 @@ def test_a_line_of_ours(lines: Lines) -> None:
 
 
 def test_lines_of_libraries_have_the_same_form(lines: Lines) -> None:
-    with bound(target="A71EV2A"):
+    with bound_contextvars(target="A71EV2A"):
         logging.getLogger("apscheduler.scheduler").warning("missed %s by\n%d", SECRET, 3, extra={"job": SECRET})
     (line,) = lines()
     assert line["event"] == "library_message"

@@ -11,7 +11,7 @@ from watcher.pipeline.scan import compare, is_followed
 from watcher.settings import FragalysisSettings
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
-TARGET = Target(1, "A71EV2A", "lb32627-66", 1, True)
+TARGET = Target(1, "A71EV2A", "lb32627-66", True)
 
 
 def at(hours: int) -> datetime:
@@ -20,7 +20,7 @@ def at(hours: int) -> datetime:
 
 def listing(*uploads: tuple[int, int] | tuple[int, int, bool]) -> TargetUploads:
     """Index, hours, and perhaps whether it failed."""
-    rows = [Upload(1, one[0], at(one[1]), failed=len(one) == 3, ready=True) for one in uploads]
+    rows = [Upload(1, one[0], at(one[1]), failed=len(one) == 3) for one in uploads]
     return TargetUploads(TARGET, tuple(sorted(rows, key=lambda row: row.committed_at)))
 
 

@@ -130,7 +130,7 @@ class Fragalysis(Downloads):
             self._unlisted = target_ids
 
 
-_NOT_LISTED = Target(-1, "", "", 0, None)
+_NOT_LISTED = Target(-1, "", "", None)
 
 
 def _age(upload: Upload) -> tuple[object, ...]:

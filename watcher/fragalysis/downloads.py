@@ -119,13 +119,11 @@ class Downloads:
         *,
         resume: BuildTask | None = None,
         on_task: Callable[[BuildTask], Awaitable[None]] | None = None,
-        build_timeout: timedelta | None = None,
     ) -> FileLink:
         """Get the link of a target's archive, however long the server builds: ask, wait, look, and ask again.
 
         `on_task` is told each build before it is waited for, `resume` takes one up after a restart. After CannotBuild
-        the task is of no more use, after any other Transient it may be resumed. `build_timeout` stands in for the
-        setting of that name.
+        the task is of no more use, after any other Transient it may be resumed.
         """
         subject = f"the build of {name} ({tas})"
         task = resume
@@ -137,13 +135,13 @@ class Downloads:
                 task = asked
                 if on_task is not None:
                     await on_task(task)
-            link = await self._wait_for(task, subject, build_timeout or self._build_timeout)
+            link = await self._wait_for(task, subject)
             if link is not None:
                 return link
             task = None
         raise CannotBuild(f"{subject} ended {_BUILDS} times without a file; it is asked for again later")
 
-    async def _wait_for(self, task: BuildTask, subject: str, timeout: timedelta) -> FileLink | None:
+    async def _wait_for(self, task: BuildTask, subject: str) -> FileLink | None:
         """Return the link when the build is ready; None when it has to be asked for by another request."""
         wait, failed_looks = _FIRST_WAIT, 0
         while True:
@@ -165,8 +163,8 @@ class Downloads:
                     return None
                 if isinstance(status, BuildFailed):
                     raise CannotBuild(f"{subject} failed on the server: {status.message or 'no reason was given'}")
-            if self._clock.now() - task.requested_at > timeout:
-                raise CannotBuild(f"{subject} was not ready after {timeout}; it is asked for again later")
+            if self._clock.now() - task.requested_at > self._build_timeout:
+                raise CannotBuild(f"{subject} was not ready after {self._build_timeout}; it is asked for again later")
             await self._clock.sleep(pause)
             wait = min(wait * 1.5, _LONGEST_WAIT)
 

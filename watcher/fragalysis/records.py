@@ -24,8 +24,6 @@ class Target:
     name: str
     target_access_string: str
     """Empty: listed without a project."""
-    project_id: int
-    """0: listed without a project."""
     open_to_public: bool | None
     """None: its project is not listed, so nobody said that it is public."""
 
@@ -40,8 +38,6 @@ class Upload:
     """Aware, UTC, to the microsecond."""
     failed: bool
     """Marked `FAILURE` by somebody: no change of the data. Rows of 2026 never are."""
-    ready: bool
-    """False while the files may not be in place yet (2024: `message` is null and nobody marked the row `LOADED`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +49,9 @@ class TargetUploads:
 
     @property
     def last_upload(self) -> Upload | None:
-        """The newest upload by commit time that did not fail; None without one."""
+        """The newest upload by commit time, as the index can go down, that did not fail; None without one."""
         good = [upload for upload in self.uploads if not upload.failed]
         return max(good, key=attrgetter("committed_at", "upload_index"), default=None)
-
-    @property
-    def last_upload_index(self) -> int | None:
-        """Index of `last_upload`: not the highest one, an index can go down."""
-        return upload.upload_index if (upload := self.last_upload) else None
-
-    @property
-    def last_upload_timestamp(self) -> datetime | None:
-        """Commit time of `last_upload`."""
-        return upload.committed_at if (upload := self.last_upload) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +111,6 @@ class UploadRow(Row, frozen=True):
     id: int | str | None = None
     project: int | str | None = None
     status: str | None = None
-    message: msgspec.Raw = msgspec.Raw()
-    """Empty: absent, as in rows of 2026."""
     target_name: str | None = None
     proposal_number: str | None = None
 
@@ -142,7 +126,6 @@ class UploadRow(Row, frozen=True):
             upload_index=whole(self.upload_version, "upload_version"),
             committed_at=moment(self.commit_datetime, "commit_datetime"),
             failed=self.status == "FAILURE",
-            ready=bytes(self.message) != b"null" or self.status == "LOADED",
         )
 
     def target_record(self, projects: dict[int, ProjectRow]) -> Target | None:
@@ -180,13 +163,11 @@ class ObservationRow(Row, frozen=True):
 def _target(
     target_id: int, name: str, project: int | str | None, tas: str | None, projects: dict[int, ProjectRow]
 ) -> Target:
-    project_id = 0 if project is None else whole(project, "project")
-    listed = projects.get(project_id)
+    listed = None if project is None else projects.get(whole(project, "project"))
     return Target(
         target_id=target_id,
         name=name,
         target_access_string=tas if tas is not None else listed.target_access_string if listed else "",
-        project_id=project_id,
         open_to_public=listed.open_to_public if listed else None,
     )
 

@@ -1,8 +1,8 @@
-"""The daily limit: what was sent in the last 24 hours, what may still be sent, and when more may."""
+"""The daily limit: what was sent in the last 24 hours, and what may still be sent."""
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store.claims import DAILY_LIMIT, Policy
@@ -27,17 +27,6 @@ async def daily_allowance(session: AsyncSession, policy: Policy, now: datetime) 
     if not policy.compounds_per_day:
         return None
     return max(0, policy.compounds_per_day - await sent_within_a_day(session, now))
-
-
-async def allowance_grows_at(session: AsyncSession, now: datetime) -> datetime | None:
-    """Return when the daily limit will next let something through: a day after the oldest sending that counts."""
-    oldest = await session.scalar(
-        select(func.min(Batch.sent_at)).where(
-            Batch.sent_at > now - DAY,
-            exists().where(BatchItem.batch_id == Batch.id, or_(BatchItem.live, Batch.remote_id.is_not(None))),
-        )
-    )
-    return oldest + DAY if oldest else None
 
 
 async def release_daily(session: AsyncSession, profile: Profile, now: datetime) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import takewhile
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from watcher.store.chunks import chunks
-from watcher.store.schema import Batch, BatchItem, Claim, Compound, ForeignBatch, Profile
+from watcher.store.schema import Batch, BatchItem, Claim, ForeignBatch, Profile
 from watcher.store.standing import OPEN
 from watcher.store.transitions import PROGRAM, note
 
@@ -29,6 +29,8 @@ MOVES: Mapping[str, frozenset[str]] = {
     "collected": frozenset(),
 }
 """Every change of state that a batch can make."""
+_RECENT = 32
+"""As many answers of the service as `recent_answers` returns at most."""
 
 
 def move(
@@ -205,23 +207,6 @@ async def lose(session: AsyncSession, batch: Batch, *, why: str, now: datetime) 
     batch.due_at = None
 
 
-async def strings_of_no_other(session: AsyncSession, batch: Batch) -> set[str]:
-    """Return the strings of a batch that no other batch which may exist at the service holds."""
-    elsewhere = (
-        select(Claim.compound_id)
-        .join(BatchItem, BatchItem.claim_id == Claim.id)
-        .join(Batch, Batch.id == BatchItem.batch_id)
-        .where(Batch.id != batch.id, or_(Batch.state != "closed", Batch.remote_id.is_not(None)))
-    )
-    found = await session.scalars(
-        select(Compound.smiles)
-        .join(Claim, Claim.compound_id == Compound.id)
-        .join(BatchItem, BatchItem.claim_id == Claim.id)
-        .where(BatchItem.batch_id == batch.id, Compound.id.not_in(elsewhere))
-    )
-    return set(found)
-
-
 async def attributed(session: AsyncSession) -> set[str]:
     """Return the remote ids that the record knows: ours, and those that are certainly not."""
     ours = set(await session.scalars(select(Batch.remote_id).where(Batch.remote_id.is_not(None))))
@@ -265,13 +250,13 @@ async def mark_foreign(session: AsyncSession, remote_ids: Sequence[str], now: da
     await session.flush()
 
 
-async def recent_answers(session: AsyncSession, profile: Profile, limit: int = 32) -> Sequence[Batch]:
+async def recent_answers(session: AsyncSession, profile: Profile) -> Sequence[Batch]:
     """Return the last batches that the service answered about their content, newest first, since a person looked."""
     query = (
         select(Batch)
         .where(Batch.profile_id == profile.id, Batch.outcome.in_(("accepted", "refused")))
         .order_by(Batch.id.desc())
-        .limit(limit)
+        .limit(_RECENT)
     )
     if profile.resumed_after is not None:
         query = query.where(Batch.id > profile.resumed_after)
