@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from tests.support.clock import START
 from tests.support.network import RawServer, raw_server
-from tests.support.record import settings_for_file
+from tests.support.record import settings_for_database, settings_for_file
 from watcher.errors import Ours, SettingsError
 from watcher.settings import DatabaseSettings
 from watcher.store import targets
@@ -465,6 +465,24 @@ async def test_the_server_takes_the_lock_from_a_writer_that_stands_still(postgre
     async with Store(postgres_settings.model_copy(update={"timeout": SOON})) as store, store.write() as session:
         allowed = await session.scalar(text("SHOW idle_in_transaction_session_timeout"))
     assert allowed == "10300ms"
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("database_says", "writes_with"),
+    [("off", "on"), ("local", "on"), ("on", "on"), ("remote_write", "remote_write"), ("remote_apply", "remote_apply")],
+)
+async def test_postgresql_loses_nothing_that_it_committed(
+    postgres_database_of_its_own: str, database_says: str, writes_with: str
+) -> None:
+    """Whatever the database is set to; what is stronger stays."""
+    name = postgres_database_of_its_own
+    async with Store(settings_for_database(name)) as store, store.write() as session:
+        await session.execute(text(f"ALTER DATABASE {name} SET synchronous_commit = {database_says}"))
+    async with Store(settings_for_database(name)) as store:
+        for _ in range(2):  # on one connection
+            async with store.write() as session:
+                assert await session.scalar(text("SHOW synchronous_commit")) == writes_with
 
 
 @pytest.mark.postgres

@@ -48,7 +48,7 @@ def database_like(template: str | None) -> Iterator[str]:
     """A database with a random name, dropped at the end."""
     name = f"watcher_test_{uuid.uuid4().hex}"
     on_server(f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}")
-    on_server(f"ALTER DATABASE {name} SET synchronous_commit = off")  # quicker; what is tested does not rest on it
+    on_server(f"ALTER DATABASE {name} SET synchronous_commit = off")  # quicker, but for what the program writes
     try:
         yield name
     finally:

@@ -181,11 +181,14 @@ class Store:
         """Begin, once no other process writes: checks and the changes that rest on them must not interleave."""
         await session.connection(execution_options={"immediate": True})
         if not self.is_sqlite:
-            # The server frees the lock of a program that stands still or has vanished with its machine.
+            # The server frees the lock of a program that stands still or has vanished with its machine. A commit is one
+            # only where it is on the disk, of the standby too if there is one, whatever the database is set to.
             patience = str(int(1000 * (self._deadline + 2 * _CLEANING_UP_S)))
             await session.execute(
                 text(
                     "SELECT set_config('idle_in_transaction_session_timeout', :patience, true),"
+                    " set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit')"
+                    " IN ('off', 'local') THEN 'on' ELSE current_setting('synchronous_commit') END, true),"
                     " pg_advisory_xact_lock(:key)"
                 ),
                 {"patience": patience, "key": _WRITER_KEY},
