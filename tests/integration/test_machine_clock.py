@@ -107,6 +107,30 @@ async def test_the_limit_of_a_day_stays_one(job: Job) -> None:
     assert job.bought == ALL
 
 
+@pytest.mark.parametrize("running", [True, False])
+async def test_what_was_sent_in_the_future_uses_up_one_day(job: Job, running: bool) -> None:
+    """Also where a scan since then, or the last one before, hides how far the clock was ahead."""
+    job.set("limits", compounds_per_day=2)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert job.program is not None
+        async with job.program.context.store.write() as session:
+            (await targets.instance(session)).last_scan_at = job.clock.now() - timedelta(days=400)
+        if running:
+            set_back(job, timedelta(days=300))
+            await job.again(runner)
+    if not running:
+        set_back(job, timedelta(days=300))
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, hours=23)
+        assert sum(job.bought.values()) == 2
+        await job.later(runner, hours=2)
+        await job.again(runner)
+    assert job.bought == ALL
+    assert await job.conditions() == {}
+
+
 async def test_a_record_that_is_away_and_units_set_aside_do_not_wait_for_the_clock(job: Job) -> None:
     async with job.run() as runner:
         runner._outage.note(RecordUnavailable("gone"))

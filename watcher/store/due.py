@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store import targets
@@ -22,19 +22,20 @@ _DUE = (
 async def was_ahead(session: AsyncSession, *, longest: timedelta, now: datetime) -> timedelta:
     """Return how far, at least, the clock was ahead when the record was written; not positive when nothing shows it.
 
-    No scan can have ended later than now, and nothing is ever put off for more than `longest`.
+    No scan can have ended later than now, no batch sent, and nothing is ever put off for more than `longest`.
     """
     latest = [await session.scalar(select(func.max(column))) for column in _DUE]
     known = [moment - longest for moment in latest if moment is not None]
-    if (last_scan_at := (await targets.instance(session)).last_scan_at) is not None:
-        known.append(last_scan_at)
+    facts = ((await targets.instance(session)).last_scan_at, await session.scalar(select(func.max(Batch.sent_at))))
+    known += [moment for moment in facts if moment is not None]
     return max((moment - now for moment in known), default=timedelta())
 
 
 async def bring_forward(session: AsyncSession, *, by: timedelta | None, now: datetime) -> int:
     """Let everything that lies ahead be due so much earlier, or now for None; returns how many moments were moved.
 
-    Moments in the past stay what they are: facts.
+    Moments in the past stay what they are: facts. A batch that was sent in the future counts as sent now, so that it
+    uses up the daily limit for one whole day, and not until that date.
     """
     moved = 0
     for column in _DUE:
@@ -44,5 +45,6 @@ async def bring_forward(session: AsyncSession, *, by: timedelta | None, now: dat
     instance = await targets.instance(session)
     if instance.last_scan_at is not None and instance.last_scan_at > now:
         instance.last_scan_at = now
+    await session.execute(update(Batch).where(Batch.sent_at > now).values(sent_at=now))
     await session.flush()
     return moved
