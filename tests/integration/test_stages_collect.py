@@ -202,6 +202,47 @@ async def test_the_size_of_a_batch_that_was_read_back_is_asked_for_where_the_lis
     assert {row.disposition for row in await job.rows()} == {"scored"}
 
 
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(
+    "odd",
+    ['{"queued":0,"running":1,"finished":2,"error":0}', '{"queued":0,"running":0,"finished":1,"error":0}'],
+    ids=["more", "fewer"],
+)
+async def test_counts_that_are_odd_once_neither_end_a_batch_that_was_read_back_nor_hold_it_up(
+    job: Job, told: bool, odd: str
+) -> None:
+    await restored(job)
+    if not told:
+        job.fault("molecule_one", "edit", "batch-search(/|$)", method="GET", drop=["size"], times=None)
+    headers = {"Content-Type": "application/json"}
+    job.fault("molecule_one", "status", COUNTS, headers=headers, status=200, body=odd, times=1)
+    job.fault("molecule_one", "skip_rows", RESULTS, times=1)
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, minutes=11)
+        assert await states(job) == ["collected", "collected"]
+    assert [one.size for one in await job.batches()] == [2, 2]
+    assert (job.posts(), set(job.bought.values())) == (2, {1})
+    assert {row.disposition for row in await job.rows()} == {"scored"}
+    assert await job.conditions() == {}
+
+
+async def test_a_batch_of_unknown_size_that_shows_nothing_calls_for_help(job: Job) -> None:
+    await restored(job)
+    job.fault("molecule_one", "edit", "batch-search(/|$)", method="GET", drop=["size"], times=None)
+    counts = {"status": 200, "body": '{"queued":0,"running":0,"finished":0,"error":0}', "times": None}
+    job.fault("molecule_one", "status", COUNTS, headers={"Content-Type": "application/json"}, **counts)
+    async with job.run() as runner:
+        await runner.scan.request()
+        for _ in range(20):
+            await runner.turn()
+            await runner.idle()
+            job.clock.advance(timedelta(minutes=5))
+        (told,) = [one for one in await job.open_conditions() if one.subject == "batch 2"]
+    assert "shows 0 of an unknown number of compounds" in told.reason
+    assert job.posts() == 2
+
+
 async def test_a_batch_that_was_read_back_and_is_never_finished_can_be_given_up(
     job: Job, blockbuster: BlockBuster
 ) -> None:

@@ -1,23 +1,22 @@
 """Collect: polls the batches at the service and stores every result as it comes, until none is missing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from structlog.contextvars import bind_contextvars
 
-from watcher.chemistry_records import Identity
 from watcher.errors import Failure, Invalid, Service
 from watcher.molecule_one import BatchUnknown, Counts, ResultItem
 from watcher.pipeline.failures import backoff, wait_after
+from watcher.pipeline.read_back import attach, call_for_help
 from watcher.pipeline.stage import Context
 from watcher.points import reach
-from watcher.store import batches, compounds, forgotten, targets
-from watcher.store.compounds import Verdict
+from watcher.store import batches, forgotten
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.results import Result, record_results, sent_smiles, unanswered
 from watcher.store.results import missing as missing_claims
-from watcher.store.schema import Batch, Condition, Profile
+from watcher.store.schema import Batch, Profile
 from watcher.store.transitions import say_after_commit
 
 LOOKS_FOR_MISSING = 5
@@ -70,19 +69,21 @@ class Collect:
             return
         service = self._context.molecule_one
         counts = await service.status(batch.remote_id)
-        changed = (counts.queued, counts.running, counts.finished, counts.error) != (
-            batch.queued, batch.running, batch.finished, batch.error
-        )  # fmt: skip
-        size = max(batch.size, sum((counts.queued, counts.running, counts.finished, counts.error)))
+        last = (batch.queued, batch.running, batch.finished, batch.error)
+        counted = (counts.queued, counts.running, counts.finished, counts.error)
+        changed = counted != last
+        # Of a batch that was read back nobody may have told the size: two looks in a row must agree, so that an odd one
+        # neither ends it nor holds it up for good.
+        size = batch.size or max(sum(counted), sum(number or 0 for number in last))
+        agreed = bool(batch.size) or not changed
         rests = counts.rests and not changed and batch.looks >= QUIET_LOOKS
-        complete = batch.state == "finished" or counts.complete(size) or rests
+        complete = batch.state == "finished" or (counts.complete(size) and agreed) or rests
         results: list[ResultItem] = []
         if complete or (changed and counts.finished + counts.error > 0):
             results = await service.results(batch.remote_id)
             reach("collect.fetched")
-        if batch.outcome == forgotten.READ_BACK:
-            await self._attach(batch, results)
-        await self._record(unit, counts, results, size=size, complete=complete, changed=changed)
+        claims = await attach(self._context, unit, results) if batch.outcome == forgotten.READ_BACK else {}
+        await self._record(unit, counts, results, claims, size=size, complete=complete, changed=changed)
 
     async def put_off(self, unit: int, failure: Failure) -> None:
         """Look again after a while; when the service keeps saying that it does not know the batch, it is lost."""
@@ -149,6 +150,7 @@ class Collect:
         batch_id: int,
         counts: Counts,
         results: Sequence[ResultItem],
+        claims: Mapping[str, int],
         *,
         size: int,
         complete: bool,
@@ -166,12 +168,10 @@ class Collect:
                 await close_condition(session, f"batch {batch_id}", "unreadable", "lost", now=now)
             batch.queued, batch.running = counts.queued, counts.running
             batch.finished, batch.error = counts.finished, counts.error
-            if batch.outcome == forgotten.READ_BACK:
-                batch.size = size
             done = [_result(item) for item in results if item.kind != "running"]
-            added = await record_results(session, batch, done, now=now)
+            added = await record_results(session, batch, done, shown=claims, now=now)
             if added:
-                say_after_commit(session, "results_stored", results=added, finished=counts.finished, size=batch.size)
+                say_after_commit(session, "results_stored", results=added, finished=counts.finished, size=size)
             if complete and batch.state == "submitted":
                 batches.move(session, batch, "finished", why="nothing is queued or running any more", now=now)
                 batch.finished_at = now
@@ -179,17 +179,19 @@ class Collect:
             if batch.state == "finished":
                 batch.looks = 0 if changed else batch.looks
                 shown = len({item.smiles for item in results} - {""})
-                await self._finish(session, batch, strange, shown, now, at_work=counts.queued + counts.running > 0)
+                at_work = counts.queued + counts.running > 0
+                await self._finish(session, batch, strange, now, shown=shown, size=size, at_work=at_work)
             else:
                 batch.looks = 0 if changed else batch.looks + 1
                 batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
                 if batch.outcome == forgotten.READ_BACK and now - batch.created_at >= LOOK_FOR_MISSING:
-                    await self._call_for_help(session, batch, len(await sent_smiles(session, batch_id)), now)
+                    known = len(await sent_smiles(session, batch_id))
+                    await call_for_help(session, batch, known=known, size=size, now=now)
             reach("collect.recording")
         reach("collect.recorded")
 
     async def _finish(
-        self, session: Session, batch: Batch, strange: int, shown: int, now: datetime, *, at_work: bool
+        self, session: Session, batch: Batch, strange: int, now: datetime, *, shown: int, size: int, at_work: bool
     ) -> None:
         """End a finished batch once each of its compounds has a result, or was looked for long enough and none is made.
 
@@ -198,7 +200,7 @@ class Collect:
         unlisted = await unanswered(session, batch.id)
         # What was sent is not known of a batch that was read back: only its results tell.
         known = max(shown, len(await sent_smiles(session, batch.id)))
-        hidden = batch.outcome == forgotten.READ_BACK and known < batch.size
+        hidden = batch.outcome == forgotten.READ_BACK and known < size
         if (unlisted or hidden) and strange:
             await self._wait_for_readable(session, batch, strange, now)
             return
@@ -208,29 +210,17 @@ class Collect:
         if hidden or (unlisted and not looked_for):
             batch.due_at = now + next_poll(self._settings.poll_interval, batch.looks)
             if hidden and looked_for:
-                condition = await self._call_for_help(session, batch, known, now)
+                condition = await call_for_help(session, batch, known=known, size=size, now=now)
                 batch.attempts = condition.attempts  # trouble, so that nobody takes it for a service at work
             return
         for claim in await missing_claims(session, batch.id):
             batches.fail(session, claim, "no_result: the batch is finished and does not list this compound", now)
         batches.move(session, batch, "collected", why="every result is stored", now=now)
         batch.collected_at = now
+        batch.size = batch.size or known
         # What is missing may show there one day: then it is not deleted.
         batch.due_at = now if self._settings.delete_after_collect and not unlisted else None
         await close_condition(session, f"batch {batch.id}", now=now)
-
-    async def _call_for_help(self, session: Session, batch: Batch, known: int, now: datetime) -> Condition:
-        """Say that a batch that was read back keeps a part of its compounds to itself, which holds everything back."""
-        return await open_condition(
-            session,
-            f"batch {batch.id}",
-            "read_back",
-            reason=f"the service shows {known} of the {batch.size} compounds of batch {batch.remote_id}, which was read"
-            " back; nothing is sent, for the others could be bought again",
-            action="wait while the service works on it, else ask Molecule.one; "
-            f"`watcher batches release {batch.id}` goes on without the others",
-            now=now,
-        )
 
     async def _wait_for_readable(self, session: Session, batch: Batch, strange: int, now: datetime) -> None:
         condition = await open_condition(
@@ -258,29 +248,6 @@ class Collect:
             if self._settings.delete_after_collect:
                 batch.deleted_at = now
                 say_after_commit(session, "batch_deleted_at_service", remote_id=remote_id)
-
-    async def _attach(self, batch: Batch, results: Sequence[ResultItem]) -> None:
-        """Find the compounds of a batch that the record had forgotten from the strings that its results show."""
-        shown = list({item.smiles for item in results if item.smiles})
-        async with self._context.store.read() as session:
-            stored = await compounds.by_smiles(session, shown)
-        unknown = [smiles for smiles in shown if smiles not in stored]
-        verdicts = await self._context.chemistry.identify(unknown)
-        now = self._context.clock.now()
-        async with self._context.store.write() as session:
-            new = [
-                Verdict(
-                    smiles, smiles=smiles, inchikey=one.inchikey, heavy_atoms=one.heavy_atoms, sa_score=one.sa_score
-                )
-                for smiles, one in zip(unknown, verdicts, strict=True)
-                if isinstance(one, Identity)
-            ]
-            stored |= await compounds.add_compounds(session, new, now=now)
-            scan_no = (await targets.instance(session)).scan_no
-            fresh = await batches.get(session, batch.id)
-            if fresh.state not in ("submitted", "finished"):  # released meanwhile
-                return
-            await forgotten.attach(session, fresh, sorted(stored.values()), scan_no=scan_no, now=now)
 
 
 def _result(item: ResultItem) -> Result:

@@ -13,6 +13,7 @@ from watcher.errors import Failure, Invalid, Service
 from watcher.fragalysis import Observation
 from watcher.pipeline.failures import AFTER_SCAN, LONGEST_WAIT, wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
+from watcher.pipeline.spellings import Spellings, find_spellings
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
 from watcher.points import reach
@@ -53,10 +54,12 @@ class Extract:
             await self._look_again(unit, listed=current is not None)
             return
         version = await self._context.chemistry.version()
-        async with self._context.store.read() as session:
-            raws = await compounds.unjudged(session, [one.smiles for one in observations], version)
-        verdicts = await self._judge(raws)
-        await self._record(unit, observations, verdicts, version)
+        recorded = False
+        while not recorded:
+            async with self._context.store.read() as session:
+                raws = await compounds.unjudged(session, [one.smiles for one in observations], version)
+            verdicts, spellings = await self._judge(raws)
+            recorded = await self._record(unit, observations, verdicts, spellings, version)
 
     async def put_off(self, unit: int, failure: Failure) -> None:
         """Read again after a while; set the leg aside when the answer breaks the contract."""
@@ -97,25 +100,29 @@ class Extract:
             upload.scoring_due_at = now + (AFTER_SCAN if listed else LONGEST_WAIT)
             await ask_for_scan(session, now)
 
-    async def _judge(self, raws: Sequence[str]) -> list[Verdict]:
+    async def _judge(self, raws: Sequence[str]) -> tuple[list[Verdict], Spellings]:
         """Ask the chemistry, and find the compounds that are stored under another spelling."""
         identities = await self._context.chemistry.identify(raws)
         found = {one.smiles: one.inchikey for one in identities if isinstance(one, Identity)}
-        async with self._context.store.read() as session:
-            candidates = await compounds.other_spellings(session, found)
-        stored = [compound for group in candidates.values() for compound in group]
-        today = await self._context.chemistry.canonical([compound.smiles for compound in stored])
-        same = {spelling: compound.id for spelling, compound in zip(today, stored, strict=True) if spelling}
-        return [_verdict(raw, one, same) for raw, one in zip(raws, identities, strict=True)]
+        spellings = await find_spellings(self._context, found)
+        return [_verdict(raw, one, spellings) for raw, one in zip(raws, identities, strict=True)], spellings
 
     async def _record(
-        self, upload_id: int, observations: Sequence[Observation], verdicts: Sequence[Verdict], version: str
-    ) -> None:
+        self,
+        upload_id: int,
+        observations: Sequence[Observation],
+        verdicts: Sequence[Verdict],
+        spellings: Spellings,
+        version: str,
+    ) -> bool:
+        """Record what was read; false if a compound came meanwhile that may be one of it under another spelling."""
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             upload, target = await targets.upload_with_target(session, upload_id)
             if target.current_upload_id != upload.id:
-                return  # passed over meanwhile: what was read belongs to another upload
+                return True  # passed over meanwhile: what was read belongs to another upload
+            if not await spellings.hold(session, {one.smiles: one.inchikey for one in verdicts if one.smiles}):
+                return False
             await compounds.record_verdicts(session, verdicts, chemistry=version, now=now)
             seen = [Seen(o.observation_id, o.code, o.longcode, o.compound_code, o.smiles) for o in observations]
             added = await compounds.record_observations(session, upload_id, seen, now=now)
@@ -146,6 +153,7 @@ class Extract:
             )
             reach("extract.recording")
         reach("extract.recorded")
+        return True
 
     def _advance(self, upload: Upload, now: datetime) -> None:
         """Plan the second reading after the first, and none after that."""
@@ -158,7 +166,7 @@ class Extract:
         upload.settle_due_at = now + settle if first_reading and settle else None
 
 
-def _verdict(raw: str, found: Identity | Rejection, same: dict[str, int]) -> Verdict:
+def _verdict(raw: str, found: Identity | Rejection, spellings: Spellings) -> Verdict:
     if isinstance(found, Rejection):
         return Verdict(raw, reason=found.reason, detail=found.detail, cxsmiles=found.cxsmiles)
     return Verdict(
@@ -169,5 +177,5 @@ def _verdict(raw: str, found: Identity | Rejection, same: dict[str, int]) -> Ver
         sa_score=found.sa_score,
         removed=", ".join(found.removed) or None,
         cxsmiles=found.cxsmiles,
-        compound_id=same.get(found.smiles),
+        compound_id=spellings.compound_of.get(found.smiles),
     )

@@ -56,15 +56,17 @@ async def read_back(
 
 async def attach(
     session: AsyncSession, batch: Batch, compound_ids: Sequence[int], *, scan_no: int, now: datetime
-) -> None:
-    """Give a batch that was read back the claims that its results show, so that they are not bought again."""
-    known = set(
-        await session.scalars(
-            select(Claim.compound_id)
-            .join(BatchItem, BatchItem.claim_id == Claim.id)
-            .where(BatchItem.batch_id == batch.id)
-        )
+) -> dict[int, int]:
+    """Give a batch that was read back the claims that its results show, so that they are not bought again.
+
+    Returns its claims by compound.
+    """
+    rows = await session.execute(
+        select(Claim.compound_id, Claim.id)
+        .join(BatchItem, BatchItem.claim_id == Claim.id)
+        .where(BatchItem.batch_id == batch.id)
     )
+    known = dict(rows.all())
     shown = [compound_id for compound_id in dict.fromkeys(compound_ids) if compound_id not in known]
     found = await _first_claims(session, batch.profile_id, shown)
     missing = [compound_id for compound_id in shown if compound_id not in found]
@@ -87,6 +89,7 @@ async def attach(
         if free:
             claim.state, claim.reason, claim.refused_in, claim.changed_at = "reserved", None, None, now
     await session.flush()
+    return known | {compound_id: found[compound_id].id for compound_id in shown}
 
 
 async def _first_claims(session: AsyncSession, profile_id: int, compound_ids: Sequence[int]) -> dict[int, Claim]:

@@ -1,6 +1,6 @@
 """Results of batches: stored as they come, and the claims that they end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -43,9 +43,19 @@ async def sent_smiles(session: AsyncSession, batch_id: int) -> dict[str, int]:
     return dict(rows.all())
 
 
-async def record_results(session: AsyncSession, batch: Batch, results: Sequence[Result], *, now: datetime) -> int:
-    """Add the results that are new, and end the claims they belong to; returns how many were new."""
-    claim_of = await sent_smiles(session, batch.id)
+async def record_results(
+    session: AsyncSession,
+    batch: Batch,
+    results: Sequence[Result],
+    *,
+    shown: Mapping[str, int] | None = None,
+    now: datetime,
+) -> int:
+    """Add the results that are new, and end the claims they belong to; returns how many were new.
+
+    `shown` names the claims of strings that may be other spellings than those of the record.
+    """
+    claim_of = await sent_smiles(session, batch.id) | dict(shown or {})
     stored = set(await session.scalars(select(Score.raw_digest).where(Score.batch_id == batch.id)))
     open_claims = {
         claim.id: claim
