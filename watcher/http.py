@@ -33,6 +33,8 @@ stamina.instrumentation.set_on_retry_hooks([])
 _CHUNK = 64 * 1024
 _ATTEMPTS = 3
 _MAX_REDIRECTS = 3
+SHORT = 10**6
+"""Largest answer, in bytes, where a few words belong; any that is no success is held to it."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 Params = Mapping[str, str | int]
@@ -50,6 +52,7 @@ class _Request:
     form: Mapping[str, str] | None
     headers: Mapping[str, str] | None
     timeout: aiohttp.ClientTimeout
+    limit: int | None
 
 
 @dataclass(slots=True)
@@ -120,13 +123,15 @@ class Http:
         params: Params | None = None,
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: int | None = None,
     ) -> Answer:
         """Ask once, or up to three times for GET, and return the whole answer, whatever its status.
 
+        `limit` is the size in bytes of the largest good answer, where that is below http.max_response_size.
         A GET follows redirects on its own origin. Raises Transient for network faults and answers over the size limit,
         AuthFailure for a redirect to another origin, Ours when this machine has no room for a connection.
         """
-        asked = _Request(method, path, _what(method, path), operation, params, form, headers, self._timeout)
+        asked = _Request(method, path, _what(method, path), operation, params, form, headers, self._timeout, limit)
         if method != "GET":
             return await self._once(asked)
         answer: Answer | None = None
@@ -152,7 +157,7 @@ class Http:
                 if location is not None and asked.method == "GET":
                     asked = replace(asked, path=location, params=None)
                     continue
-                return count.answered(self._answer(r, await self._read(r, asked.what), asked.what))
+                return count.answered(self._answer(r, await self._read(r, asked.what, asked.limit), asked.what))
         raise Final(f"{asked.what} was redirected in a circle")
 
     @asynccontextmanager
@@ -171,23 +176,31 @@ class Http:
             connect=self._settings.connect_timeout.total_seconds(),
             sock_read=self._settings.read_timeout.total_seconds(),
         )
-        asked = _Request("GET", path, what, operation, params, None, headers, timeout)
+        asked = _Request("GET", path, what, operation, params, None, headers, timeout, None)
         async with self._counted(operation) as count, self._open(asked) as r:
             self._redirect(r, asked)
             body = b"" if r.status == 200 else await self._read(r, what)
             yield count.answered(self._answer(r, body, what)), self._chunks(r, what)
 
     async def send_once(
-        self, path: str, body: bytes, *, operation: str, headers: Mapping[str, str], timeout: timedelta
+        self,
+        path: str,
+        body: bytes,
+        *,
+        operation: str,
+        headers: Mapping[str, str],
+        timeout: timedelta,
+        limit: int | None = None,
     ) -> Answer | NotSent | NoAnswer:
         """POST a paid body exactly once over a fresh connection; no retry, no redirect followed, no exception.
 
-        Only a connection that never came about is `NotSent`; anything after it is an answer or doubt. A cancelled call
-        raises CancelledError, and its fate is doubt too.
+        Only a connection that never came about is `NotSent`; anything after it is an answer or doubt, and so is an
+        answer over the size limit, which is as in `request`. A cancelled call raises CancelledError, and its fate is
+        doubt too.
         """
         what = _what("POST", path)
         trace = Trace()
-        limit = aiohttp.ClientTimeout(
+        longest = aiohttp.ClientTimeout(
             total=timeout.total_seconds(), sock_connect=self._settings.connect_timeout.total_seconds()
         )
         await self._limiter.acquire()
@@ -199,12 +212,12 @@ class Http:
                         self._url(path),
                         data=body,
                         headers={"Content-Type": "application/json", **headers},
-                        timeout=limit,
+                        timeout=longest,
                         allow_redirects=False,
                         trace_request_ctx=trace,
                     ) as r,
                 ):
-                    return count.answered(self._answer(r, await self._read(r, what), what))
+                    return count.answered(self._answer(r, await self._read(r, what, limit), what))
             except Exception as error:  # noqa: BLE001 - whatever it is, all that counts is whether the request had left
                 reason = str(error) if isinstance(error, Failure) else f"{what}: {describe(error)}"
                 count.outcome = "no_answer" if trace.connected else "not_sent"
@@ -235,15 +248,19 @@ class Http:
         body = self._blot(body)
         return Answer(response.status, response.headers, response.cookies, body, what, self._clock.now())
 
-    async def _read(self, response: aiohttp.ClientResponse, what: str) -> bytes:
-        limit = self._settings.max_response_size
-        if (response.content_length or 0) > limit:
-            raise Final(f"{what} announced {response.content_length} bytes; http.max_response_size is {limit}")
+    async def _read(self, response: aiohttp.ClientResponse, what: str, limit: int | None = None) -> bytes:
+        largest = self._settings.max_response_size
+        if not 200 <= response.status < 300:
+            limit = SHORT
+        most = largest if limit is None else min(limit, largest)
+        told = f"{most} bytes, which is {'the most that is read of it' if most < largest else 'http.max_response_size'}"
+        if (response.content_length or 0) > most:
+            raise Final(f"{what} answered {response.status} with {response.content_length} bytes, more than {told}")
         body = bytearray()
         async for chunk in self._chunks(response, what):
             body += chunk
-            if len(body) > limit:
-                raise Final(f"{what} answered with more than {limit} bytes, which is http.max_response_size")
+            if len(body) > most:
+                raise Final(f"{what} answered {response.status} with more than {told}")
         return bytes(body)
 
     async def _chunks(self, response: aiohttp.ClientResponse, what: str) -> AsyncIterator[bytes]:

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from aiohttp import web
+
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class RawServer:
@@ -77,3 +80,15 @@ async def closed_port() -> AsyncIterator[int]:
     server.close()
     await server.wait_closed()
     yield port
+
+
+@asynccontextmanager
+async def site(handler: Handler) -> AsyncIterator[str]:
+    """Serve every path with one handler; gives the URL."""
+    runner = web.ServerRunner(web.Server(handler))  # type: ignore[arg-type]
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

@@ -20,7 +20,7 @@ from tests.support.fragalysis import (
     stack,
 )
 from watcher.errors import AuthFailure, Invalid, SettingsError, Transient
-from watcher.fragalysis import FileLink
+from watcher.fragalysis import BuildTask, FileLink
 from watcher.fragalysis.session import SIGN_IN_AGAIN
 from watcher.settings import DownloadSettings
 
@@ -189,3 +189,26 @@ async def test_white_space_around_a_token_is_no_part_of_it() -> None:
     async with stack({TARGETS: rows(), PROJECTS: rows()}) as server, server.client(f" {TOKEN}\n") as client:
         await client.target_list()
         assert server.requests[0].cookies["sessionid"] == TOKEN
+
+
+async def test_only_listings_may_be_long() -> None:
+    more = "x" * 10**6
+    replies = {
+        TARGETS: rows({"id": 1, "title": "A", "more": more}),
+        PROJECTS: rows(),
+        "/api/user": answer({"user": "me", "more": more}),
+        DOWNLOAD: answer({"file_url": LINK, "more": more}),
+        "/viewer/task_status/1/": answer({"status": "STARTED", "more": more}),
+    }
+    async with stack(replies) as server, server.client(TOKEN) as client:
+        assert len(await client.target_list()) == 1
+        task = BuildTask("/viewer/task_status/1/", server.clock.now())
+        for call in (client.user(), client.request_download("A", "lb1-1", OPTIONS), client.build_status(task)):
+            with pytest.raises(Transient, match="the most that is read of it"):
+                await call
+    async with (
+        stack({LANDING: answer(f"<html>{more}"), "/api/user": answer("", 404)}) as server,
+        server.client() as client,
+    ):
+        with pytest.raises(Transient, match="the most that is read of it"):
+            await client.user()

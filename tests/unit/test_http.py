@@ -9,8 +9,8 @@ import os
 import resource
 import socket
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.support.clock import FakeClock
-from tests.support.network import RawServer, closed_port, raw_server, reset
+from tests.support.network import RawServer, closed_port, raw_server, reset, site
 from watcher import metrics
 from watcher.answers import Answer, NoAnswer, NotSent, parse_retry_after
 from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
-from watcher.http import Http
+from watcher.http import SHORT, Http
 from watcher.settings import HttpSettings
 
 SECRET = "s3cret-token"
@@ -49,21 +49,6 @@ def client(url: str, **settings: Any) -> Http:
         clock=FakeClock(NOW),
         secrets=(SECRET, OTHER_SECRET, ""),
     )
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@asynccontextmanager
-async def site(handler: Handler) -> AsyncIterator[str]:
-    """Serve every path with one handler; gives the URL."""
-    runner = web.ServerRunner(web.Server(handler))  # type: ignore[arg-type]
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def answer(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
@@ -384,6 +369,47 @@ class TestSize:
 
         async with site(handler) as url, client(url, max_response_size=self.LIMIT) as http:
             assert len((await http.request("GET", "/", operation="t")).body) == self.LIMIT
+
+    @pytest.mark.parametrize(("limit", "most"), [(10, 10), (2000, LIMIT)])
+    async def test_a_call_may_have_a_smaller_limit_than_the_setting(self, limit: int, most: int) -> None:
+        async def handler(request: web.Request) -> web.Response:
+            return web.Response(body=b"x" * int(request.query["n"]))
+
+        async with site(handler) as url, client(url, max_response_size=self.LIMIT) as http:
+            for method in ("GET", "POST"):
+                got = await http.request(method, f"/?n={most}", operation="t", limit=limit)
+                assert len(got.body) == most
+                with pytest.raises(Transient, match=f"GET|POST / answered 200 with {most + 1} bytes, more than {most}"):
+                    await http.request(method, f"/?n={most + 1}", operation="t", limit=limit)
+
+    async def test_what_is_no_success_is_short(self) -> None:
+        async def handler(request: web.Request) -> web.Response:
+            return web.Response(status=int(request.query["status"]), body=b"x" * (SHORT + 1))
+
+        async with site(handler) as url, client(url) as http:
+            assert len((await http.request("GET", "/?status=200", operation="t")).body) == SHORT + 1
+            for status in (404, 422, 503):
+                with pytest.raises(Transient, match=f"answered {status} with {SHORT + 1} bytes"):
+                    await http.request("GET", f"/?status={status}", operation="t")
+                with pytest.raises(Transient, match=f"answered {status}"):
+                    async with http.stream(f"/?status={status}", operation="t"):
+                        pass
+
+    @pytest.mark.parametrize("status", [200, 400, 401, 422, 429])
+    @pytest.mark.parametrize("announced", [True, False])
+    async def test_an_answer_to_a_purchase_that_is_too_long_leaves_doubt(self, status: int, announced: bool) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if announced:
+                return web.Response(status=status, body=b"x" * (SHORT + 1))
+            response = web.StreamResponse(status=status)
+            await response.prepare(request)
+            await response.write(b"x" * (SHORT + 1))
+            return response
+
+        async with site(handler) as url, client(url) as http:
+            got = await http.send_once("/", b"{}", operation="create", headers={}, timeout=MINUTE, limit=SHORT)
+        assert isinstance(got, NoAnswer)
+        assert str(SHORT) in got.reason
 
 
 class TestRedirects:

@@ -7,10 +7,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aioresponses import aioresponses
 from yarl import URL
 
 from tests.support.clock import FakeClock
+from tests.support.network import site
 from watcher.errors import AuthFailure, Failure, Invalid, SettingsError, Transient
 from watcher.molecule_one import (
     Accepted,
@@ -155,11 +157,44 @@ class TestCreate:
         responses.post(f"{BASE}/api/{version}/batch-search", exception=error)
         assert isinstance(await client.create(b"{}"), NotSent)
 
+    @pytest.mark.parametrize("status", [200, 201, 400, 401, 404, 413, 422, 429])
+    async def test_an_answer_that_is_too_long_is_doubt(self, version: str, status: int) -> None:
+        async def handler(_: web.Request) -> web.Response:
+            return web.json_response({"id": "b1", "message": "no", "more": "x" * 10**6}, status=status)
+
+        async with site(handler) as url, make(version, base_url=url) as client:
+            assert isinstance(await client.create(b"{}"), Unknown)
+
+    async def test_an_answer_may_repeat_what_was_sent(self, version: str) -> None:
+        async def handler(request: web.Request) -> web.Response:
+            return web.json_response({"id": "b1", **await request.json()})
+
+        body = json.dumps({"targets": ["C" * 10**6]}).encode()
+        async with site(handler) as url, make(version, base_url=url) as client:
+            assert isinstance(await client.create(body), Accepted)
+
 
 class TestStatus:
     async def test_counts(self, client: MoleculeOne, version: str, responses: aioresponses) -> None:
         responses.get(status_url(version), payload={"queued": 1, "running": 2, "finished": 3, "error": 4})
         assert await client.status("b1") == Counts(1, 2, 3, 4)
+
+    async def test_only_what_is_long_by_nature_may_be_long(self) -> None:
+        async def handler(request: web.Request) -> web.Response:
+            rest = {"more": "x" * 10**6}
+            if "status" in request.path or request.method == "DELETE":
+                return web.json_response({"finished": 1, **rest})
+            row = {"id": "b1", "result": 2, **rest}
+            details = request.path.endswith("batch-search/b1")
+            return web.json_response(row if details else [row])
+
+        async with site(handler) as url, make("v2", base_url=url) as client:
+            assert len(await client.results("b1")) == 1
+            assert await client.list_batches() == Listing((RemoteBatch("b1", None, None),), complete=True)
+            assert await client.details("b1") == RemoteBatch("b1", None, None)
+            for call in (client.status, client.delete):
+                with pytest.raises(Transient, match="the most that is read of it"):
+                    await call("b1")
 
     @pytest.mark.parametrize(
         ("status", "body", "kind"),

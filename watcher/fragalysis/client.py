@@ -22,6 +22,7 @@ from watcher.fragalysis.records import (
     UploadRow,
 )
 from watcher.fragalysis.session import Session
+from watcher.http import SHORT
 from watcher.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -109,7 +110,7 @@ class Fragalysis(Downloads):
 
         From `/api/user` (2026), else from the landing page (captures `2026/api_user_anonymous`, `landing_anonymous`).
         """
-        answer = await self._session.get(USER_PATH, operation="user")
+        answer = await self._session.get(USER_PATH, operation="user", limit=SHORT)
         if answer.status not in (404, 405):
             name = self._session.json(answer, _User).user
             return None if name in ("", "AnonymousUser") else name

@@ -15,6 +15,7 @@ from watcher.clock import Clock
 from watcher.errors import AuthFailure, Failure, Invalid, Transient
 from watcher.fragalysis.builds import BuildFailed, Building, BuildReady, BuildTask, FileLink, TaskStatus
 from watcher.fragalysis.session import Session
+from watcher.http import SHORT
 from watcher.settings import DownloadSettings
 
 DOWNLOAD_PATH = "/api/download_structures/"
@@ -88,7 +89,7 @@ class Downloads:
 
         Raises Transient for a 404 too, which passes when the server's workers restart.
         """
-        answer = await self._session.get(task.path, operation="download_status")
+        answer = await self._session.get(task.path, operation="download_status", limit=SHORT)
         if answer.status == 404:
             raise _TaskMissing("Fragalysis does not find the task of a download at the moment")
         return self._session.json(answer, TaskStatus).read()

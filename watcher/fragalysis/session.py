@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 from watcher.answers import Answer
 from watcher.clock import Clock
 from watcher.errors import AuthFailure, Failure, Invalid, SettingsError, Transient
-from watcher.http import Http, Params
+from watcher.http import SHORT, Http, Params
 from watcher.settings import Settings
 
 T = TypeVar("T")
@@ -74,22 +74,31 @@ class Session:
         return bool(self._sessionid)
 
     async def get(
-        self, path: str, *, operation: str, params: Params | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        operation: str,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        limit: int | None = None,
     ) -> Answer:
-        """GET; the answer has any status but those that say the session ended. Raises Transient and AuthFailure."""
-        return await self._ask("GET", path, operation, params=params, headers=headers)
+        """GET; the answer has any status but those that say the session ended. Raises Transient and AuthFailure.
+
+        `limit` is the size in bytes of the largest answer, where that is below http.max_response_size.
+        """
+        return await self._ask("GET", path, operation, params=params, headers=headers, limit=limit)
 
     async def post(self, path: str, form: Mapping[str, str], *, operation: str) -> Answer:
-        """POST a form once with the CSRF token; once more with a new one when the first is refused.
+        """POST a form once with the CSRF token, for a short answer; once more with a new one when that is refused.
 
         A refused token means that nothing was done (capture `download_post_member_nocsrf`).
         """
         if not self._csrftoken:
             await self.landing_page()
-        answer = await self._ask("POST", path, operation, form=form, headers=self._csrf_headers())
+        answer = await self._ask("POST", path, operation, form=form, headers=self._csrf_headers(), limit=SHORT)
         if answer.status == 403 and b"CSRF" in answer.body:
             await self.landing_page()
-            answer = await self._ask("POST", path, operation, form=form, headers=self._csrf_headers())
+            answer = await self._ask("POST", path, operation, form=form, headers=self._csrf_headers(), limit=SHORT)
         return answer
 
     @asynccontextmanager
@@ -111,7 +120,7 @@ class Session:
 
         Whatever is wrong with it is no fault of the item that it is asked for. Raises Transient and AuthFailure.
         """
-        answer = await self.get(LANDING_PATH, operation="landing", headers={"Accept": "*/*"})
+        answer = await self.get(LANDING_PATH, operation="landing", headers={"Accept": "*/*"}, limit=SHORT)
         failure = self.failure(answer)
         if isinstance(failure, Invalid):
             failure = Transient(failure.message, action=_LOOK_AT_STACK)
@@ -171,10 +180,11 @@ class Session:
         params: Params | None = None,
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: int | None = None,
     ) -> Answer:
         try:
             answer = await self._http.request(
-                method, path, operation=operation, params=params, form=form, headers=self._headers(headers)
+                method, path, operation=operation, params=params, form=form, headers=self._headers(headers), limit=limit
             )
         except AuthFailure as failure:
             failure.action = failure.action or self._advice

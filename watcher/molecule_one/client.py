@@ -10,7 +10,7 @@ from watcher import __version__
 from watcher.answers import Answer
 from watcher.clock import Clock
 from watcher.errors import AuthFailure, Invalid, Transient
-from watcher.http import Http
+from watcher.http import SHORT, Http
 from watcher.molecule_one.dialects import DIALECTS
 from watcher.molecule_one.outcome import Outcome, ServiceRefused, classify, words_of
 from watcher.molecule_one.records import (
@@ -89,12 +89,13 @@ class MoleculeOne:
             operation="create",
             headers=self._headers,
             timeout=self._settings.submit_timeout,
+            limit=SHORT + len(body),  # it may repeat what was sent
         )
         return classify(sent)
 
     async def status(self, remote_id: str) -> Counts:
         """Return the counts of a batch. Raises BatchUnknown when the service does not know it."""
-        answer = await self._ask("GET", self._dialect.status_path(remote_id), "status", remote_id)
+        answer = await self._ask("GET", self._dialect.status_path(remote_id), "status", remote_id, SHORT)
         return read_counts(answer.body, f"the status of batch {remote_id}")
 
     async def results(self, remote_id: str) -> list[ResultItem]:
@@ -131,20 +132,22 @@ class MoleculeOne:
     async def delete(self, remote_id: str) -> None:
         """Delete a batch with all its data, and stop its search; one that is gone already is as good."""
         try:
-            await self._ask("DELETE", self._dialect.batch_path(remote_id), "delete", remote_id)
+            await self._ask("DELETE", self._dialect.batch_path(remote_id), "delete", remote_id, SHORT)
         except BatchUnknown:
             return
 
-    async def _ask(self, method: Literal["GET", "DELETE"], path: str, operation: str, remote_id: str) -> Answer:
-        answer = await self._send(method, path, operation)
+    async def _ask(
+        self, method: Literal["GET", "DELETE"], path: str, operation: str, remote_id: str, limit: int | None = None
+    ) -> Answer:
+        answer = await self._send(method, path, operation, limit)
         if answer.status in (404, 410) and _is_json_object(answer):
             raise BatchUnknown(f"the service does not know batch {remote_id} ({answer.status}: {words_of(answer)})")
         return _accepted(answer, f"{operation} of batch {remote_id}")
 
-    async def _send(self, method: str, path: str, operation: str) -> Answer:
+    async def _send(self, method: str, path: str, operation: str, limit: int | None = None) -> Answer:
         if self._headers is None:
             raise AuthFailure(_NO_TOKEN, action=_SET_TOKEN)
-        return await self._http.request(method, path, operation=operation, headers=self._headers)
+        return await self._http.request(method, path, operation=operation, headers=self._headers, limit=limit)
 
 
 def _accepted(answer: Answer, what: str) -> Answer:
