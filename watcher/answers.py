@@ -14,6 +14,7 @@ from watcher.errors import AuthFailure, Failure, Invalid, Transient
 
 T = TypeVar("T")
 MAX_RETRY_AFTER = timedelta(days=1)
+_MOST_VALUES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,11 @@ class NoAnswer:
     """A request that may have reached the service, without an answer that can be read."""
 
     reason: str
+
+
+def is_crowded(body: bytes) -> bool:
+    """Say whether JSON may hold more values than can be told apart: each takes 70 bytes, however short its text is."""
+    return body.count(b",") > _MOST_VALUES
 
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:

@@ -1,5 +1,6 @@
 """A listing is read whole or not at all, however it is cut into pages."""
 
+from http.cookies import SimpleCookie
 from itertools import pairwise
 from typing import Any
 
@@ -8,11 +9,18 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from tests.support.clock import FakeClock
 from tests.support.fragalysis import PROJECTS, TARGETS, answer, rows, stack
+from watcher.answers import Answer
 from watcher.errors import Failure, Invalid, Transient
 from watcher.fragalysis.paging import read_listing
 from watcher.fragalysis.records import ObservationRow, TargetRow
+
+
+def page(body: bytes) -> Answer:
+    return Answer(200, CIMultiDictProxy(CIMultiDict[str]()), SimpleCookie(), body, "GET /x/", FakeClock().now())
 
 
 class Pages:
@@ -23,18 +31,19 @@ class Pages:
         self.counts = counts
         self.reads = 0
 
-    async def get(self, path: str, *, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def get(self, path: str, *, operation: str, params: dict[str, Any]) -> Answer:
         index = int(params.get("offset", 0))
         self.reads += index == 0
         more = index + 1 < len(self.pages)
-        return {
+        document = {
             "count": self.counts[index],
             "next": f"http://wrong.example:1/elsewhere/?limit=9&offset={index + 1}" if more else None,
             "results": [{"id": number, "title": f"T{number}"} for number in self.pages[index]],
         }
+        return page(msgspec.json.encode(document))
 
-    def json(self, document: dict[str, Any], type_: Any) -> Any:
-        return msgspec.convert(document, type_)
+    def json(self, answer: Answer, type_: Any) -> Any:
+        return answer.json(type_)
 
 
 async def ids(pages: Pages) -> set[int]:
@@ -84,13 +93,13 @@ async def test_a_listing_that_adds_up_at_the_second_reading() -> None:
 
 
 async def test_next_is_followed_on_our_origin_with_our_filter() -> None:
-    def page(request: web.Request) -> web.StreamResponse:
+    def reply(request: web.Request) -> web.StreamResponse:
         first = "offset" not in request.query
         row = {"id": 1 if first else 2, "code": "A", "smiles": "C"}
         link = "https://user:pw@evil.example//elsewhere/?limit=1&offset=1&target=999" if first else None
         return answer({"count": 2, "next": link, "results": [row]})(request)
 
-    async with stack({"/api/site_observations/": page}) as server, server.client("t0ken") as client:
+    async with stack({"/api/site_observations/": reply}) as server, server.client("t0ken") as client:
         assert [o.observation_id for o in await client.get_target_compound_smiles(5)] == [1, 2]
         assert [dict(request.query) for request in server.requests] == [
             {"limit": "5000", "target": "5"},
@@ -114,6 +123,7 @@ async def test_links_that_lead_nowhere(link: str) -> None:
         ({"id": 7, "code": "A"}, r"row 7: .*smiles"),
         ({"id": "x7", "code": "A", "smiles": "C"}, r"row x7: `id` is 'x7'"),
         ({"code": "A", "smiles": "C"}, r"row None: .*id"),
+        ({"id": [7], "code": "A", "smiles": "C"}, r"row without an id: .*id"),
         ([1], "site_observations"),
     ],
 )
@@ -147,15 +157,31 @@ fields = st.sampled_from(
 @given(st.dictionaries(fields, json_values) | json_values)
 async def test_any_json_is_read_or_refused_in_our_words(document: Any) -> None:
     class Session:
-        async def get(self, path: str, **_: Any) -> None: ...
+        async def get(self, path: str, **_: Any) -> Answer:
+            return page(msgspec.json.encode(document))
 
-        def json(self, _: Any, type_: Any) -> Any:
-            try:
-                return msgspec.json.decode(msgspec.json.encode(document), type=type_)
-            except msgspec.ValidationError as error:
-                raise Invalid(str(error)) from None
+        def json(self, answer: Answer, type_: Any) -> Any:
+            return answer.json(type_)
 
     try:
         await read_listing(Session(), "/x/", ObservationRow, operation="x")  # type: ignore[arg-type]
     except Failure as failure:
         assert failure.message  # noqa: PT017
+
+
+async def test_pages_without_an_end_are_not_kept() -> None:
+    class Session:
+        reads = 0
+
+        async def get(self, path: str, **_: Any) -> Answer:
+            self.reads += 1
+            more = {"next": f"/x/?offset={self.reads}", "more": "x" * 10**7}
+            return page(msgspec.json.encode({"count": 1, "results": [{"id": self.reads, "title": "A"}], **more}))
+
+        def json(self, answer: Answer, type_: Any) -> Any:
+            return answer.json(type_)
+
+    session = Session()
+    with pytest.raises(Transient, match="the pages of the listing /x/ are more than 128000000 bytes"):
+        await read_listing(session, "/x/", TargetRow, operation="x")  # type: ignore[arg-type]
+    assert session.reads == 13

@@ -1,6 +1,7 @@
 """Answers of Molecule.one as records: both spellings, numbers as strings, and whatever else may come."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -106,6 +107,11 @@ class TestListing:
             ({"data": [{"id": 1}], "total": "many"}, ["1"], False),
             ([{"id": 1}, {"name": "x"}], ["1"], False),
             ([{"id": 1}, None, 3], ["1"], False),
+            ([{"id": 1}, "x", [], {"id": [1]}, {"id": {}}, {"id": True}], ["1"], False),
+            ({"data": [{"id": 1}], "next": {"page": 2}}, ["1"], False),
+            ({"data": [{"id": 1}], "next": {}, "hasMore": False}, ["1"], True),
+            ({"data": [{"id": 1}], "total": [1]}, ["1"], False),
+            ({"data": [{"id": 1}], "total": None, "count": 2}, ["1"], False),
         ],
     )
     def test_is_read_and_weighed(self, value: Any, ids: list[str], complete: bool) -> None:
@@ -221,6 +227,27 @@ class TestResults:
     def test_more_results_than_any_batch_holds_are_not_read(self) -> None:
         with pytest.raises(Transient, match="more than 200000 results"):
             read_results(b"[" + b"0," * 300_000 + b"0]", "x")
+
+    def test_more_batches_than_anybody_has_are_not_read(self) -> None:
+        for body in (b"[" + b'{"id":1},' * 200_001 + b"0]", b'{"data":[' + b"0," * 200_001 + b"0]}"):
+            with pytest.raises(Transient, match="more than 200000 batches"):
+                read_listing(body, "x")
+
+    @pytest.mark.parametrize("read", [read_listing, read_results])
+    def test_what_is_nothing_but_commas_is_not_taken_apart(self, read: Callable[[bytes, str], object]) -> None:
+        with pytest.raises(Transient, match="x answered with more values than can be told apart"):
+            read(b"[" + b"0," * 8_000_001 + b"0]", "x")
+
+    def test_what_is_no_json_is_mended_only_while_it_is_small(self) -> None:
+        long = {"targetSmiles": "C", "more": "x" * 4_000_000}
+        assert [one.smiles for one in read([long])] == ["C"]
+        with pytest.raises(Transient, match=r"JSON that cannot be read: .* above 4000000 bytes nothing is done"):
+            read([long, float("nan")])
+        assert [one.smiles for one in read([{**long, "more": "x" * 3_000_000}, float("nan")])] == ["C", ""]
+
+    def test_only_plain_values_are_read(self) -> None:
+        got = item(targetSmiles=["C"], status={"a": 1}, result=[2], price={}, timedOut=[True], target_smiles="N")
+        assert (got.smiles, got.status, got.result, got.price_usd, got.timed_out) == ("", "unknown", None, None, None)
 
     def test_depth_within_an_item_does_not_crash(self) -> None:
         deep = b'{"targetSmiles":"C","result":2,"synthesis":' + b"[" * 100_000 + b"]" * 100_000 + b"}"

@@ -5,11 +5,12 @@ is that its distinct keys add up to its `count`, which may change on the way: th
 """
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 from yarl import URL
 
+from watcher.answers import is_crowded
 from watcher.errors import Invalid, Transient
 from watcher.fragalysis.records import Row
 from watcher.fragalysis.session import Session
@@ -20,6 +21,8 @@ PAGE_LIMIT = 5000
 """Rows asked for at a time; the server's own default and no maximum are known (5000 observations are 2.7 MB)."""
 _READS = 3
 _MAX_PAGES = 10_000
+_MOST_BYTES = 128 * 10**6
+"""Of a listing of more than one page; one page alone may have what the settings allow."""
 
 
 class Page(msgspec.Struct, Generic[R], frozen=True):
@@ -31,7 +34,11 @@ class Page(msgspec.Struct, Generic[R], frozen=True):
 
 
 class _AnyPage(msgspec.Struct, frozen=True):
-    results: list[dict[str, Any]]
+    results: list[msgspec.Raw]
+
+
+class _AnyRow(msgspec.Struct, frozen=True):
+    id: int | float | str | bool | None = None
 
 
 class _Mismatch(Exception):
@@ -66,12 +73,17 @@ async def _read(
     rows: dict[Hashable, R] = {}
     query: dict[str, str | int] = {"limit": limit, **filters}
     seen: set[str] = set()
+    size = 0
     for _ in range(_MAX_PAGES):
         answer = await session.get(path, operation=operation, params=query)
+        size += len(answer.body)
+        if rows and size > _MOST_BYTES:
+            raise Transient(f"the pages of the listing {path} are more than {_MOST_BYTES} bytes")
         try:
             page: Page[R] = session.json(answer, Page[row_type])  # type: ignore[valid-type]
         except Invalid:
-            _find_bad_row(session.json(answer, _AnyPage), path, row_type)
+            if not is_crowded(answer.body):
+                _find_bad_row(session.json(answer, _AnyPage), path, row_type)
             raise
         before = len(rows)
         for row in page.results:
@@ -105,6 +117,14 @@ def _find_bad_row(page: _AnyPage, path: str, row_type: type[Row]) -> None:
     """Raise Invalid for the first row that is not of `row_type`, with its id."""
     for row in page.results:
         try:
-            msgspec.convert(row, row_type)
+            msgspec.json.decode(row, type=row_type)
         except msgspec.ValidationError as error:
-            raise Invalid(f"{path} row {str(row.get('id'))[:40]}: {error}") from None
+            raise Invalid(f"{path} row {_id_of(row)}: {error}") from None
+
+
+def _id_of(row: msgspec.Raw) -> str:
+    """Return the id of a row of any shape, for messages."""
+    try:
+        return str(msgspec.json.decode(row, type=_AnyRow).id)[:40]
+    except msgspec.ValidationError:
+        return "without an id"

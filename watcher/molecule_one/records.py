@@ -6,12 +6,13 @@ documents v1 and v2). What cannot be read becomes None; the item as it came is k
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
+from watcher.answers import is_crowded
 from watcher.errors import Transient
 
 Kind = Literal["scored", "no_route", "failed", "running"]
@@ -24,6 +25,35 @@ _LONGEST_ID = 200
 """Characters; an index of PostgreSQL holds no more than some thousands of bytes."""
 _MOST_RESULTS = 200_000
 """Twice the largest batch. More are not read: a result takes far more memory than the two bytes that may name it."""
+_MOST_BATCHES = 200_000
+_MOST_DECODED = 4 * 10**6
+"""Bytes of JSON that become objects as they are, which takes up to forty times as much."""
+
+
+def _object(*names: str) -> type[msgspec.Struct]:
+    """Return the type of an object of which only the values with these names are read, and kept as text."""
+    return msgspec.defstruct("Object", [(name, msgspec.Raw, msgspec.Raw()) for name in names])
+
+
+_COUNTS = _object("queued", "running", "finished", "error")
+_BATCH = _object("id", "name", "size")
+_ITEM = _object(
+    *("targetSmiles", "target_smiles", "status", "result", "certainty", "price", "timedOut", "timed_out", "synthesis"),
+    *("reactionCount", "reaction_count", "reactionsCount", "reactions_count"),
+)
+_NESTED = object()
+"""Stands for a list or an object that holds something, where a plain value belongs."""
+
+
+class _Page(msgspec.Struct):
+    """A listing that is an object."""
+
+    data: list[msgspec.Raw]
+    total: msgspec.Raw = msgspec.Raw()
+    count: msgspec.Raw = msgspec.Raw()
+    next: msgspec.Raw = msgspec.Raw()
+    hasMore: msgspec.Raw = msgspec.Raw()  # noqa: N815 - as it comes
+    has_more: msgspec.Raw = msgspec.Raw()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +142,9 @@ class ResultItem:
 
 def read_counts(body: bytes, what: str) -> Counts:
     """Read the counts of a batch. Raises Transient when they are not there."""
-    fields = _decode(body, what)
-    numbers = (
-        [_integer(fields.get(key, 0)) for key in ("queued", "running", "finished", "error")] if _is(fields) else []
-    )
-    if not numbers or None in numbers or "finished" not in fields:
+    fields = _values(_decode(body, what, _COUNTS))
+    numbers = [_integer(fields.get(key, 0)) for key in ("queued", "running", "finished", "error")]
+    if None in numbers or "finished" not in fields:
         raise Transient(f"{what} answered without the counts of the batch")
     return Counts(*(number or 0 for number in numbers))
 
@@ -142,7 +170,7 @@ def read_details(body: bytes, what: str) -> RemoteBatch:
 
     A batch without a name has `null` there; where the key is missing, it may have any name, ours too.
     """
-    value = _decode(body, what)
+    value = _values(_decode(body, what, _BATCH))
     batch = read_batch(value)
     if batch is None or "name" not in value:
         raise Transient(f"{what} answered without the details of the batch")
@@ -150,35 +178,44 @@ def read_details(body: bytes, what: str) -> RemoteBatch:
 
 
 def read_listing(body: bytes, what: str) -> Listing:
-    """Read a listing: a list, or an object with `data` and perhaps `total`. Raises Transient when it is neither."""
-    value = _decode(body, what)
-    rows = value.get("data") if isinstance(value, dict) else value
-    if not isinstance(rows, list):
-        raise Transient(f"{what} answered without a list of batches")
-    found = [batch for row in rows if (batch := read_batch(row)) is not None]
+    """Read a listing: a list, or an object with `data` and perhaps `total`.
+
+    Raises Transient when it is neither, or holds more batches than anybody has.
+    """
+    _refuse_crowds(body, what)
+    page = _decode(body, what, _Page | list[msgspec.Raw])
+    rows = page.data if isinstance(page, _Page) else page
+    if len(rows) > _MOST_BATCHES:
+        raise Transient(f"{what} answered with more than {_MOST_BATCHES} batches")
+    found = [batch for row in rows if (batch := read_batch(_row(row))) is not None]
     distinct = {batch.remote_id: batch for batch in found}
     complete = len(distinct) == len(rows)
-    if isinstance(value, dict):
-        total = _field(value, "total", "count")
+    if isinstance(page, _Page):
+        fields = _values(page)
+        total = _field(fields, "total", "count")
         complete &= total is None or _integer(total) == len(distinct)
-        complete &= not _field(value, "next", "hasMore", "has_more")
+        complete &= not _field(fields, "next", "hasMore", "has_more")
     return Listing(tuple(distinct.values()), complete)
 
 
 def read_results(body: bytes, what: str) -> list[ResultItem]:
     """Read the results of a batch, partial or full. Raises Transient when they are no list, or too many."""
-    try:
-        found = msgspec.json.decode(body, type=list[msgspec.Raw])
-        raws = [bytes(raw) for raw in found[: _MOST_RESULTS + 1]]
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        # The slow way round: a bare NaN or half a surrogate pair in one item must not hide the others.
-        values = _decode_slowly(body, what)
-        if not isinstance(values, list):
-            raise Transient(f"{what} answered without a list of results") from None
-        raws = [json.dumps(value).encode() for value in values]
-    if len(raws) > _MOST_RESULTS:
+    texts = _result_texts(body, what)
+    if len(texts) > _MOST_RESULTS:
         raise Transient(f"{what} answered with more than {_MOST_RESULTS} results, which no batch holds")
-    return [read_item(raw) for raw in raws]
+    return [read_item(bytes(text)) for text in texts]
+
+
+def _result_texts(body: bytes, what: str) -> Sequence[bytes | msgspec.Raw]:
+    _refuse_crowds(body, what)
+    try:
+        return msgspec.json.decode(body, type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        # The slow way round: a bare NaN or half a surrogate pair in one item must not hide the others.
+        values = _decode_slowly(body, what, error)
+    if not isinstance(values, list):
+        raise Transient(f"{what} answered without a list of results")
+    return [json.dumps(value).encode() for value in values]
 
 
 def read_item(raw: bytes) -> ResultItem:
@@ -186,10 +223,10 @@ def read_item(raw: bytes) -> ResultItem:
     fields: Mapping[str, Any] = {}
     route: str | None = None
     try:
-        texts = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-        synthesis = bytes(texts.pop("synthesis", b"null")).strip()
+        texts = _texts(msgspec.json.decode(raw, type=_ITEM))
+        synthesis = texts.pop("synthesis", b"null").strip()
         route = None if synthesis == b"null" else synthesis.decode()
-        fields = {key: _decode_leniently(bytes(text)) for key, text in texts.items()}
+        fields = {name: _value(text) for name, text in texts.items()}
     except (msgspec.MsgspecError, ValueError, RecursionError):
         pass
     result = _number(fields.get("result"))
@@ -205,10 +242,6 @@ def read_item(raw: bytes) -> ResultItem:
         route=route,
         raw=raw.decode("utf-8", "replace"),
     )
-
-
-def _is(value: object) -> bool:
-    return isinstance(value, dict)
 
 
 def _field(fields: Mapping[str, Any], *names: str) -> Any:
@@ -237,22 +270,53 @@ def _boolean(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _decode_leniently(text: bytes) -> Any:
+def _row(text: msgspec.Raw) -> dict[str, Any]:
+    try:
+        return _values(msgspec.json.decode(text, type=_BATCH))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {}
+
+
+def _values(found: msgspec.Struct) -> dict[str, Any]:
+    return {name: _value(text) for name, text in _texts(found).items()}
+
+
+def _texts(found: msgspec.Struct) -> dict[str, bytes]:
+    """Return the values of an object that are kept as text, by name, without those that are absent."""
+    values = ((name, getattr(found, name)) for name in found.__struct_fields__)
+    return {name: bytes(value) for name, value in values if isinstance(value, msgspec.Raw) and bytes(value)}
+
+
+def _value(text: bytes) -> Any:
+    """Read a plain value; None when it cannot be read. What is nested stays unread: no field that we know is."""
+    if text.startswith((b"[", b"{")):
+        return _NESTED if text not in (b"[]", b"{}") else ()
     try:
         return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except (msgspec.MsgspecError, ValueError):
         return None
 
 
-def _decode(body: bytes, what: str) -> Any:
+def _decode(body: bytes, what: str, type_: Any) -> Any:
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body, type=type_)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Transient(f"{what} answered with JSON that cannot be read: {error}") from None
+        raise _unreadable(what, error) from None
 
 
-def _decode_slowly(body: bytes, what: str) -> Any:
+def _unreadable(what: str, error: Exception) -> Transient:
+    return Transient(f"{what} answered with JSON that cannot be read: {error}")
+
+
+def _refuse_crowds(body: bytes, what: str) -> None:
+    if is_crowded(body):
+        raise Transient(f"{what} answered with more values than can be told apart")
+
+
+def _decode_slowly(body: bytes, what: str, why: Exception) -> Any:
+    if len(body) > _MOST_DECODED:
+        raise Transient(f"{_unreadable(what, why)}; above {_MOST_DECODED} bytes nothing is done about that")
     try:
         return json.loads(body, parse_constant=lambda _: None)  # NaN and Infinity are no JSON
     except (ValueError, RecursionError) as error:
-        raise Transient(f"{what} answered with JSON that cannot be read: {error}") from None
+        raise _unreadable(what, error) from None
