@@ -260,7 +260,7 @@ class HttpSettings(Section):
     """Longest time for one answer; downloads are exempt."""
     max_response_size: Size = 64 * 10**6
     """Largest answer that is read; downloads have their own limit. 5000 observations are 2.7 MB. An answer that is made
-    to do harm can take thirty times its size in memory."""
+    to do harm can take twelve times its size in memory. Where a few words belong, 1 MB is the most."""
 
 
 class ServerSettings(Section):
