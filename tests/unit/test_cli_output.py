@@ -29,10 +29,21 @@ def cells(**values: Any) -> dict[str, str]:
     return dict(zip(COLUMNS, line, strict=True))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
 def test_text_that_a_spreadsheet_would_run_is_defused(text: str) -> None:
     assert cells(code=text)["code"] == f"'{text}"
     assert json.loads(_jsonl(row(code=text)))["code"] == text
+
+
+@pytest.mark.parametrize("text", ["x;=1+1", "x\t=1+1", "x\n=1+1", "x\r=1+1", 'x";=1+1', "x,=1+1", "a;b"])
+def test_no_separator_of_a_spreadsheet_begins_a_cell_within_one(text: str) -> None:
+    line = _csv(row(code=text, smiles_input="C"))
+    assert line.startswith('A,,1,"{}",,C,'.format(text.replace('"', '""')))
+    assert cells(code=text)["code"] == text
+
+
+def test_plain_cells_are_not_quoted() -> None:
+    assert '"' not in _csv(row(code="A71EV2A-x0152_A_147 (new) 'b' | c:d", score=1.5, timed_out=True))
 
 
 def test_numbers_stay_numbers() -> None:

@@ -1,10 +1,9 @@
 """`watcher export`: the scores as a table."""
 
 import asyncio
-import csv
-import io
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
@@ -23,6 +22,9 @@ from watcher.errors import Ours
 if TYPE_CHECKING:
     from watcher.settings import Settings
     from watcher.store.export import Row
+
+
+_PLAIN = re.compile(r"[^,;\t\r\n\"]*")
 
 
 class Format(StrEnum):
@@ -94,9 +96,13 @@ def _csv(row: "Row") -> str:
 
 
 def _csv_line(cells: Iterable[object]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow(cells)  # so that a cell with either of the two is quoted
-    return line.getvalue().removesuffix("\r\n") + "\n"
+    return ",".join(map(_quoted, cells)) + "\n"
+
+
+def _quoted(cell: object) -> str:
+    """Quote a cell as RFC 4180 says, and also where a spreadsheet that separates by `;` or tab would begin another."""
+    text = str(cell)
+    return text if _PLAIN.fullmatch(text) else '"{}"'.format(text.replace('"', '""'))
 
 
 def _cell(value: object) -> object:
@@ -107,7 +113,7 @@ def _cell(value: object) -> object:
             return "true" if value else "false"
         case datetime():
             return value.isoformat()
-        case str() if value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        case str() if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
             return f"'{value}"
         case _:
             return value
