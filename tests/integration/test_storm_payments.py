@@ -235,6 +235,7 @@ async def test_a_lost_batch_is_bought_again_only_when_asked(tmp_path: Path, vers
         assert (job.bought, job.posts(), len(await job.ever("lost"))) == (ALL, 1, 1)
         async with job.run() as runner:
             await release(job, "lost")
+            await job.again(runner)
             await job.later(runner, minutes=5)
         assert await states(job) == ["released", "collected"]
         assert job.bought == dict.fromkeys(ALL, 2)

@@ -184,7 +184,7 @@ class TestStatus:
             rest = {"more": "x" * 10**6}
             if "status" in request.path or request.method == "DELETE":
                 return web.json_response({"finished": 1, **rest})
-            row = {"id": "b1", "result": 2, **rest}
+            row = {"id": "b1", "name": None, "result": 2, **rest}
             details = request.path.endswith("batch-search/b1")
             return web.json_response(row if details else [row])
 
