@@ -323,10 +323,10 @@ async def help_out(job: Job) -> None:
 async def calm(job: Job, runner: Runner, *hours: float) -> None:
     """No faults any more, and time passes; by default as long as an archive waits that could not be built."""
     job.sandbox.clear_faults()
-    for wait in hours or (1, 7):
+    for wait in hours or (1, 1):  # the first counts of a batch read 0, and prove nothing of it
         await job.later(runner, hours=wait)
-        if not hours and all(one.archive_state != "unavailable" for one in await job.uploads()):
-            return
+    if not hours and any(one.archive_state == "unavailable" for one in await job.uploads()):
+        await job.later(runner, hours=7)
 
 
 async def ends_right(job: Job, bought: dict[str, int] | None = None, rows: int | None = ROWS) -> None:
