@@ -374,6 +374,35 @@ async def test_limits_baseline_and_privacy_hold_back(tmp_path: Path, version: An
         assert await job.conditions() == {}
 
 
+@pytest.mark.parametrize("index", ["up", "down"])
+async def test_a_baseline_that_could_not_be_read_before_the_index_moved_is_not_bought(job: Job, index: str) -> None:
+    stack = job.sandbox.fragalysis
+    job.set("fragalysis", first_seen="baseline", targets=["A71*"])
+    if index == "down":
+        stack.add_upload(*A, [("A0400a", "CCCl", "Z9")])
+    job.fault("fragalysis", "status", "site_observations", status=503, times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        job.sandbox.clear_faults()
+        if index == "down":
+            stack.withdraw(*A)
+        else:
+            stack.add_upload(*A, [("A0400a", "CCCl", "Z9")])
+        await job.again(runner)
+        await job.later(runner, minutes=20)
+        assert {reason for _, reason in (await job.claims()).values()} == {
+            "it was there when the target was first seen"
+        }
+        if index == "down":  # the next one may hold what was there and could not be read
+            stack.add_upload(*A, [("A0400a", "CCCl", "Z9")])
+            await job.again(runner)
+            await job.later(runner, minutes=20)
+        assert job.bought == {}
+        stack.add_upload(*A, [("A0500a", "CCBr", "Z10")])
+        await job.again(runner)
+    assert job.bought == {"CCBr": 1}
+
+
 IN_THE_HOUSE = ("withheld", "seen in private targets only")
 
 

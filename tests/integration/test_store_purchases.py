@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from tests.support.record import DAY, World, result
-from watcher.store import allowance, batches, claims, purchases
+from watcher.store import allowance, batches, claims, purchases, targets
 from watcher.store.claims import Policy
 from watcher.store.engine import Conflict, Store
-from watcher.store.schema import Batch, BatchItem, Claim, Observation, Target
+from watcher.store.schema import Batch, BatchItem, Claim, Observation, Target, Upload
 
 pytest_plugins = ("tests.support.store",)
 
@@ -342,6 +342,51 @@ async def test_the_baseline_is_recorded_and_only_what_comes_later_is_bought(worl
     assert await world.sent(await world.buy()) == ["O"]
     assert await world.approve(target_id) == 2
     assert await world.sent(await world.buy()) == ["C", "N"]
+
+
+@pytest.mark.parametrize("between", [True, False], ids=["nothing is listed for a while", "at once"])
+async def test_a_baseline_that_is_passed_over_unread_reaches_to_the_next_upload(world: World, between: bool) -> None:
+    target_id = await world.target()
+    await world.upload(target_id, [], extracted=False, baseline=True)
+    if between:
+        async with world.store.write() as session:
+            target = await session.get_one(Target, target_id)
+            await targets.make_current(session, target, None, keep_archive=False, now=world.now, why="gone")
+    await world.upload(target_id, ["C", "N"])
+    assert await world.reasons() == {claims.BASELINE: 2}
+    await world.upload(target_id, ["C", "N", "O"])
+    assert await world.sent(await world.buy()) == ["O"]
+
+
+@pytest.mark.parametrize(
+    ("age", "bought"), [(timedelta(), ["B"]), (timedelta(days=1), ["O", "B"])], ids=["just uploaded", "long there"]
+)
+async def test_a_baseline_that_late_rows_are_waited_for_reaches_to_the_next_upload(
+    world: World, age: timedelta, bought: list[str]
+) -> None:
+    """A late row of it cannot be told from a new one; an upload that was long there has none."""
+    target_id = await world.target()
+    first = await world.upload(target_id, ["C", "N"], baseline=True)
+    async with world.store.write() as session:
+        upload = await session.get_one(Upload, first)
+        upload.committed_at -= age
+        upload.settle_due_at = world.now + timedelta(minutes=10)
+    await world.upload(target_id, ["N", "O"])
+    await world.upload(target_id, ["C", "N", "O", "B"])
+    assert await world.sent(await world.buy()) == bought
+
+
+async def test_what_an_upload_before_the_baseline_holds_was_there_too(world: World) -> None:
+    target_id = await world.target()
+    first = await world.upload(target_id, [], extracted=False)
+    await world.upload(target_id, ["C"], baseline=True)
+    async with world.store.write() as session:
+        target, upload = await session.get_one(Target, target_id), await session.get_one(Upload, first)
+        await targets.make_current(session, target, upload, keep_archive=False, now=world.now, why="down")
+    await world.read(first, ["C", "N"])
+    assert await world.reasons() == {claims.BASELINE: 2}
+    await world.upload(target_id, ["C", "N", "O"])
+    assert await world.sent(await world.buy()) == ["O"]
 
 
 async def test_a_compound_of_one_baseline_is_new_in_another_target(world: World) -> None:

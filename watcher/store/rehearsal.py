@@ -21,13 +21,14 @@ from watcher.store.schema import (
     Target,
     Upload,
 )
+from watcher.store.standing import baseline_uploads
 
 _BULKY = ("payload", "answer")
 
 
 async def copy_for_rehearsal(source: AsyncSession, copy: AsyncSession) -> None:
     """Copy into an empty record what decides about a pass: no results, payloads or observations of old uploads."""
-    counted = select(Target.current_upload_id).union(select(Target.baseline_upload_id))
+    counted = select(Target.current_upload_id).union(baseline_uploads())
     await copy.execute(delete(Instance))
     for model, only in (
         (Instance, true()),

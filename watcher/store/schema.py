@@ -79,7 +79,7 @@ class Target(Base):
     current_upload_id: Mapped[int | None]
     """The upload that counts now. No foreign key: the two tables would need each other to exist first."""
     baseline_upload_id: Mapped[int | None]
-    """The upload whose compounds were recorded without buying (`first_seen = "baseline"`)."""
+    """What this upload and those before it hold is recorded without buying (`first_seen = "baseline"`)."""
     last_success_at: Mapped[datetime | None]
 
 

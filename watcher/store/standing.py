@@ -6,11 +6,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Select, and_, case, exists, false, func, or_, select, true
+from sqlalchemy import Select, case, false, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from watcher.store.schema import Alias, Claim, Observation, Profile, Target
+from watcher.store.schema import Alias, Claim, Observation, Profile, Target, Upload
 
 OPEN = ("wanted", "withheld")
 """States of a claim that is not bought."""
@@ -77,37 +77,51 @@ class OpenClaim:
     facts: Facts
 
 
-def _current_compounds(policy: Policy) -> Select[int | None, int | None, int | None]:
-    """Compounds of the current uploads of followed targets: whether one may leave, and is beyond its baseline."""
-    earlier, earlier_alias = aliased(Observation), aliased(Alias)
-    in_baseline = exists(
-        select(earlier.id)
-        .join(earlier_alias, earlier_alias.id == earlier.alias_id)
-        .where(earlier.upload_id == Target.baseline_upload_id, earlier_alias.compound_id == Alias.compound_id)
-    )
-    may_leave = or_(Target.open_to_public.is_(True), true() if policy.submit_private else false())
-    beyond = and_(may_leave, or_(Target.baseline_upload_id.is_(None), ~in_baseline))
+def baseline_uploads() -> Select[int]:
+    """Return the uploads whose compounds were there when their target was first seen."""
+    last = aliased(Upload)
     return (
-        select(
-            Alias.compound_id,
-            func.max(case((may_leave, 1), else_=0)).label("may_leave"),
-            func.max(case((beyond, 1), else_=0)).label("beyond"),
-        )
+        select(Upload.id)
+        .join(Target, Target.id == Upload.target_id)
+        .join(last, last.id == Target.baseline_upload_id)
+        .where(Upload.committed_at <= last.committed_at)
+    )
+
+
+async def _current_compounds(session: AsyncSession, policy: Policy) -> dict[int, tuple[bool, bool]]:
+    """Return the compounds of current uploads of followed targets: whether one may leave, and is beyond the baseline.
+
+    What several queries find is joined here: a database without statistics yet, as after the first large upload, joins
+    it in quadratic time.
+    """
+    baseline = await session.execute(
+        select(Upload.target_id, Alias.compound_id)
+        .join(Observation, Observation.upload_id == Upload.id)
+        .join(Alias, Alias.id == Observation.alias_id)
+        .where(Upload.id.in_(baseline_uploads()), Alias.compound_id.is_not(None))
+        .distinct()
+    )
+    there_before = {(target_id, compound_id) for target_id, compound_id in baseline}
+    may_leave = or_(Target.open_to_public.is_(True), true() if policy.submit_private else false())
+    current = await session.execute(
+        select(Target.id, Alias.compound_id, case((may_leave, 1), else_=0))
         .select_from(Target)
         .join(Observation, Observation.upload_id == Target.current_upload_id)
         .join(Alias, Alias.id == Observation.alias_id)
         .where(Target.followed, Alias.compound_id.is_not(None))
-        .group_by(Alias.compound_id)
+        .distinct()
     )
+    found: dict[int, tuple[bool, bool]] = {}
+    for target_id, compound_id, leaves in current:
+        elsewhere = found.get(compound_id, (False, False))
+        beyond = bool(leaves) and (target_id, compound_id) not in there_before
+        found[compound_id] = (elsewhere[0] or bool(leaves), elsewhere[1] or beyond)
+    return found
 
 
 async def open_claims(session: AsyncSession, profile: Profile, policy: Policy) -> Sequence[OpenClaim]:
     """Look up the open claims of a profile, the oldest first, and what decides about them."""
-    # Joined here: a database without statistics yet, as after the first large upload, joins the two in quadratic time.
-    here = {
-        compound_id: (bool(may_leave), bool(beyond))
-        for compound_id, may_leave, beyond in await session.execute(_current_compounds(policy))
-    }
+    here = await _current_compounds(session, policy)
     rows = await session.execute(
         select(
             Claim.id,

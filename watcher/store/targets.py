@@ -115,7 +115,6 @@ async def make_current(
             set_archive_state(session, old, "skipped", now=now, why="passed over by another upload")
         if old.scoring_state in ("detected", "quarantined"):
             set_scoring_state(session, old, "history", now=now, why="passed over by another upload")
-        old.settle_due_at = None
     target.current_upload_id = upload.id if upload else None
     note(
         session,
@@ -135,6 +134,31 @@ async def make_current(
         set_archive_state(session, upload, "wanted", now=now, why=why)
     if upload.scoring_state == "history":
         set_scoring_state(session, upload, "detected", now=now, why=why)
+    await _move_baseline(session, target, upload, now)
+
+
+async def _move_baseline(session: AsyncSession, target: Target, upload: Upload, now: datetime) -> None:
+    """Let the baseline end with a later upload if the one it ended with can no longer be read.
+
+    What that one held cannot be told from what is new then; nothing is bought unasked, and a person can approve it.
+    """
+    if target.baseline_upload_id is None:
+        return
+    baseline = await session.get_one(Upload, target.baseline_upload_id)
+    if _is_read(baseline) or upload.committed_at <= baseline.committed_at:
+        return
+    old, new = baseline.upload_index, upload.upload_index
+    why = "the baseline was passed over before all of it was read"
+    note(session, "target", target.id, "baseline_upload_index", old, new, at=now, why=why)
+    target.baseline_upload_id = upload.id
+
+
+def _is_read(upload: Upload) -> bool:
+    """Say whether all that an upload holds was read: twice, or when it was older than late rows are waited for."""
+    if upload.extracted_at is None or upload.settle_due_at is None:
+        return upload.extracted_at is not None
+    settle = upload.settle_due_at - upload.extracted_at
+    return upload.committed_at + settle <= upload.extracted_at
 
 
 def set_archive_state(
