@@ -235,6 +235,17 @@ async def test_a_clock_that_was_ahead_until_the_program_ended(job: Job, ahead: t
     assert await job.conditions() == {}
 
 
+async def test_after_a_clock_that_was_ahead_a_second_reading_still_waits_for_late_rows(job: Job) -> None:
+    await job.once()
+    due_at = {one.settle_due_at for one in await job.uploads()}
+    set_back(job, timedelta(hours=3))
+    await job.once()
+    settle = job.settings.fragalysis.settle
+    brought = [one.settle_due_at for one in await job.uploads()]
+    assert None not in due_at
+    assert all(one is not None and timedelta() < one - job.clock.now() <= settle for one in brought), brought
+
+
 @pytest.mark.parametrize("settle", ["10m", "9d"])
 async def test_a_clock_that_is_right_is_not_doubted(job: Job, settle: str) -> None:
     """Whatever the settings, or a server, put off; nothing is said of the clock."""

@@ -92,18 +92,18 @@ class ClockWatch:
         back = seen + timedelta(seconds=monotonic - then) - now
         return back if back > _SET_BACK else timedelta()
 
-    async def look_at_record(self, store: Store, longest: timedelta) -> None:
+    async def look_at_record(self, store: Store, settings: Settings) -> None:
         """At the start, let all be due now if the clock was ahead before and was put right while nothing ran.
 
         How far is not known for sure, and to look too early costs one question. Raises RecordUnavailable.
         """
         now = self._clock.now()
         async with store.read() as session:
-            back = await was_ahead(session, longest=longest, now=now)
+            back = await was_ahead(session, longest=longest_wait(settings), now=now)
         if back <= _SET_BACK:
             return
         async with store.write() as session:
-            moved = await bring_forward(session, by=None, now=now)
+            moved = await bring_forward(session, by=None, settle=settings.fragalysis.settle, now=now)
         _say_set_back(back, moved)
 
     async def look(self, store: Store) -> None:

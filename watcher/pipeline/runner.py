@@ -18,7 +18,7 @@ from watcher.pipeline.extract import Extract
 from watcher.pipeline.finish import Finish
 from watcher.pipeline.health import Health, Key
 from watcher.pipeline.notify import Notify
-from watcher.pipeline.outage import ClockWatch, Outage, longest_wait
+from watcher.pipeline.outage import ClockWatch, Outage
 from watcher.pipeline.profile import adopt_settings
 from watcher.pipeline.prune import Prune
 from watcher.pipeline.reconcile import Reconcile
@@ -89,7 +89,7 @@ class Runner:
 
     async def start(self) -> None:
         """Take up what the record holds: the profile in force, open conditions, stored archives to be verified."""
-        await self._clock_watch.look_at_record(self._context.store, longest_wait(self._context.settings))
+        await self._clock_watch.look_at_record(self._context.store, self._context.settings)
         await adopt_settings(self._context)
         await take_up_quarantined(self._context)
         await self._verify.verify_all(everything=True)

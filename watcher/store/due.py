@@ -31,16 +31,21 @@ async def was_ahead(session: AsyncSession, *, longest: timedelta, now: datetime)
     return max((moment - now for moment in known), default=timedelta())
 
 
-async def bring_forward(session: AsyncSession, *, by: timedelta | None, now: datetime) -> int:
+async def bring_forward(
+    session: AsyncSession, *, by: timedelta | None, settle: timedelta = timedelta(), now: datetime
+) -> int:
     """Let everything that lies ahead be due so much earlier, or now for None; returns how many moments were moved.
 
     Moments in the past stay what they are: facts. A batch that was sent in the future counts as sent now, so that it
     uses up the daily limit for one whole day, and not until that date.
+    Moments in the past stay what they are: facts. For None a second reading still waits for `settle` at most: rows that
+    come late are not there yet, and there is no third.
     """
     moved = 0
     for column in _DUE:
-        for row in await session.scalars(select(column.class_).where(column > now)):
-            setattr(row, column.key, now if by is None else max(now, getattr(row, column.key) - by))
+        earliest = now + settle if by is None and column is Upload.settle_due_at else now
+        for row in await session.scalars(select(column.class_).where(column > earliest)):
+            setattr(row, column.key, earliest if by is None else max(now, getattr(row, column.key) - by))
             moved += 1
     instance = await targets.instance(session)
     if instance.last_scan_at is not None and instance.last_scan_at > now:
