@@ -292,6 +292,23 @@ async def test_a_disk_that_hangs_holds_no_probe_up(
             over.set()
 
 
+async def test_want_of_threads_is_trouble_with_the_database(
+    sqlite_settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each connection of SQLite has a thread: without one more the program goes on, and tries again."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with Store(sqlite_settings) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for use in (store.ping, store.probe):
+                with pytest.raises(RecordUnavailable, match="can't start new thread"):
+                    await use()
+        await store.probe()
+
+
 async def test_a_commit_without_an_answer_is_a_doubt(
     database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ _log = structlog.get_logger(__name__)
 _CLEANING_UP_S = 5.0
 _UPGRADE_DEADLINE = timedelta(hours=1)
 _WRITER_KEY = 0x77726974  # "writ"; the instance lock has another key
+_NO_THREAD = "can't start new thread"
+"""What Python says at the limit of threads: a connection of SQLite has one of its own."""
 _ADVICE = "look at the database and its disk; the program goes on by itself when it answers again"
 
 
@@ -118,7 +120,9 @@ class Store:
             try:
                 async with asyncio.timeout(self._deadline):
                     await asyncio.to_thread(open_anew, self.sqlite_file)
-            except (sqlite3.Error, TimeoutError) as error:
+            except Exception as error:
+                if not (isinstance(error, sqlite3.Error) or is_trouble(error)):
+                    raise
                 raise RecordUnavailable(f"the database {self.label} failed: {error}", action=_ADVICE) from error
         async with self.write() as session:
             await session.execute(text("UPDATE instance SET scan_no = scan_no + 1"))
@@ -234,6 +238,8 @@ class _as_ours:  # noqa: N801 - reads as a statement
 def is_trouble(error: BaseException) -> bool:
     """Tell trouble with the database from a fault of the program, as is a value that would be refused for ever."""
     if isinstance(error, PoolTimeout | OSError | PendingRollbackError):  # TimeoutError is an OSError
+        return True
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return True
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | DataError):
         return False
