@@ -1,6 +1,7 @@
 """Uploads: seen, compared, read, exported, in either age of Fragalysis and with either version of Molecule.one."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ import pytest
 import structlog
 
 from tests.support.pipeline import PRIVATE, ROWS_A, ROWS_B, A, B, Job, Version, world
+from watcher.pipeline.runner import Runner
 
 FOUR = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
 
@@ -146,6 +148,73 @@ async def test_targets_that_are_renamed_or_moved_stay_themselves(job: Job) -> No
     async with job.run() as runner:
         await job.later(runner, hours=8)
     assert await job.conditions() == {}
+
+
+async def test_a_target_that_is_made_anew_at_the_server_has_not_vanished(job: Job) -> None:
+    """The server gives it another id, under the same name and access string."""
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, minutes=11)  # the second reading
+        job.sandbox.fragalysis.vanish(*A).name = "gone"
+        job.sandbox.fragalysis.add_target(*A)
+        job.sandbox.fragalysis.add_upload(*A, [*ROWS_A, ("A0400a", "CCC", "Z9")])
+        await job.again(runner)
+        await job.later(runner, minutes=11)
+        await no_more_is_said(job, runner)
+        assert await job.ever("vanished") == []
+        assert [(one.name, one.listed) for one in await job.targets()] == [(A[0], False), (B[0], True), (A[0], True)]
+    assert job.bought == FOUR | {"CCC": 1}
+
+
+async def test_a_target_that_is_made_anew_after_a_while_has_vanished_once(job: Job) -> None:
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, minutes=11)
+        job.sandbox.fragalysis.vanish(*A).name = "gone"
+        await job.again(runner)
+        assert [*await job.conditions()] == [f"target {A[0]}@{A[1]}: vanished"]
+        job.sandbox.fragalysis.add_target(*A)
+        job.sandbox.fragalysis.add_upload(*A, ROWS_A)
+        await job.again(runner)
+        assert await job.conditions() == {}
+        await job.later(runner, minutes=11)
+        await no_more_is_said(job, runner)
+    assert len(await job.ever("vanished")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["vanished", "renamed", "the index went down", "another time"])
+async def test_what_the_listing_shows_is_said_once(job: Job, what: str) -> None:
+    job.sandbox.fragalysis.add_upload(*A, [*ROWS_A, ("A0400a", "CCC", "Z9")])
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, minutes=11)
+        match what:
+            case "vanished":
+                job.sandbox.fragalysis.vanish(*A)
+            case "renamed":
+                job.sandbox.fragalysis.rename(*A, "Enterovirus")
+            case "the index went down":
+                job.sandbox.fragalysis.withdraw(*A)
+            case _:
+                job.sandbox.fragalysis.touch(*A)
+        with structlog.testing.capture_logs() as logs:
+            await job.again(runner)
+        opened = [one["kind"] for one in logs if one["event"] == "condition_opened"]
+        assert opened == (["vanished"] if what == "vanished" else [])
+        await job.later(runner, minutes=11)
+        await no_more_is_said(job, runner)
+
+
+async def no_more_is_said(job: Job, runner: Runner) -> None:
+    """Four more scans of the same listing say no more than that they took place."""
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(4):
+            job.clock.advance(timedelta(minutes=15))
+            await job.again(runner)
+    scans = [one for one in logs if one["event"] == "scan_finished"]
+    assert [one["changed"] for one in scans] == [0] * 4
+    assert {one["event"] for one in logs if one["log_level"] != "debug"} == {"scan_finished", "stage_run"}
 
 
 @pytest.mark.slow

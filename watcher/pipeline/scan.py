@@ -148,10 +148,12 @@ class Scan:
                 await self._update(session, target, remote, followed=followed, now=now)
                 if followed:
                     changed += await self._move(session, target, remote, scan_no, first_seen=first_seen, now=now)
+        there = {(one.target.name, one.target.target_access_string) for one in listing.values()}
         for remote_id, target in recorded.items():
             if target.followed and remote_id not in listing:
                 if is_followed(self._settings, target.name, target.target_access_string):
-                    await self._vanished(session, target, now)
+                    made_anew = (target.name, target.target_access_string) in there
+                    await self._vanished(session, target, now, told=not made_anew)
                 else:
                     await self._follow(session, target, False, now=now)
         return changed
@@ -222,13 +224,18 @@ class Scan:
             target.last_success_at = now
         return bool(comparison.why)
 
-    async def _vanished(self, session: Session, target: Target, now: datetime) -> None:
-        """Keep everything of a target that is not listed any more, and let a person know."""
+    async def _vanished(self, session: Session, target: Target, now: datetime, *, told: bool) -> None:
+        """Keep everything of a target that is not listed any more, and let a person know.
+
+        Unless it was made anew at the server, under another id: to people it is there.
+        """
         if target.listed:
             note(session, "target", target.id, "listed", True, False, at=now, why="the listing left it out")
             target.listed = False
             # Who cannot see it cannot tell that it is public: a project that turned private vanishes just so.
             target.open_to_public = None
+        if not told:
+            return
         await open_condition(
             session,
             f"target {label_of(target)}",
