@@ -359,6 +359,32 @@ async def test_a_target_that_is_left_out_of_the_settings_needs_nobody(job: Job) 
     assert [one.followed for one in await job.targets()] == [False, True]
 
 
+@pytest.mark.slow
+async def test_what_was_set_aside_of_a_target_is_taken_up_when_it_is_followed_again(job: Job) -> None:
+    """Its condition has ended with the following: else nobody would hear of it any more."""
+    job.fault("fragalysis", "edit", "site_observations/.*target=1", drop=["smiles"], times=None)
+    job.set("download", max_archive_size="1B")
+    await job.once()
+    subject = f"{A[0]}@{A[1]} upload 1"
+    told = {f"{subject}: archive_quarantined", f"{subject}: scoring_quarantined"}
+    assert told <= {*await job.conditions()}
+    job.set("fragalysis", exclude=["A71*"])
+    await job.once()
+    job.set("fragalysis", exclude=[])
+    await job.once()
+    assert told <= {*await job.conditions()}, "tried again, and said again"
+    job.set("fragalysis", exclude=["A71*"])
+    await job.once()
+    job.sandbox.clear_faults()
+    job.set("fragalysis", exclude=[])
+    job.set("download", max_archive_size="1GB")
+    await job.once()
+    assert job.bought == FOUR
+    first = (await job.uploads())[0]
+    assert (first.archive_state, first.scoring_state) == ("stored", "scored")
+    assert not told & {*await job.conditions()}
+
+
 async def test_a_target_that_vanishes_before_it_is_read_is_read_when_it_is_back(job: Job) -> None:
     async with job.run() as runner:
         job.fault("fragalysis", "status", "site_observations", status=503, times=None)

@@ -15,7 +15,7 @@ from watcher.fragalysis import TargetUploads
 from watcher.pipeline.failures import wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.stage import Context
-from watcher.pipeline.uploads import ask_for_scan, forget_troubles, label_of, rename_troubles
+from watcher.pipeline.uploads import ask_for_scan, forget_troubles, label_of, rename_troubles, take_up
 from watcher.points import reach
 from watcher.settings import FragalysisSettings
 from watcher.store import claims, targets
@@ -186,9 +186,13 @@ class Scan:
         target.followed = followed
         if not followed:
             await close_condition(session, f"target {label_of(target)}", "vanished", now=now)
-            if target.current_upload_id is not None:
-                upload, _ = await targets.upload_with_target(session, target.current_upload_id)
-                await forget_troubles(session, target, upload, now)
+        if target.current_upload_id is None:
+            return
+        upload, _ = await targets.upload_with_target(session, target.current_upload_id)
+        if followed:
+            await take_up(session, self._context, upload, now=now, why="followed again")
+        else:
+            await forget_troubles(session, target, upload, now)
 
     async def _move(
         self,

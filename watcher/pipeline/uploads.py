@@ -87,7 +87,12 @@ async def take_up_quarantined(context: Context) -> None:
     why = "another version of the program tries again"
     async with context.store.write() as session:
         for upload in await targets.quarantined_by_another_version(session):
-            if upload.archive_state == "quarantined" and context.settings.download.enabled:
-                targets.set_archive_state(session, upload, "wanted", now=now, why=why)
-            if upload.scoring_state == "quarantined":
-                targets.set_scoring_state(session, upload, "detected", now=now, why=why)
+            await take_up(session, context, upload, now=now, why=why)
+
+
+async def take_up(session: Session, context: Context, upload: Upload, *, now: datetime, why: str) -> None:
+    """Let what is set aside of an upload be due again."""
+    if upload.archive_state == "quarantined" and context.settings.download.enabled:
+        targets.set_archive_state(session, upload, "wanted", now=now, why=why)
+    if upload.scoring_state == "quarantined":
+        targets.set_scoring_state(session, upload, "detected", now=now, why=why)

@@ -38,7 +38,7 @@ async def bring_forward(
 
     Moments in the past stay what they are: facts. A batch that was sent in the future counts as sent now, so that it
     uses up the daily limit for one whole day, and not until that date.
-    Moments in the past stay what they are: facts. For None a second reading still waits for `settle` at most: rows that
+    For None a second reading still waits for `settle` at most: rows that
     come late are not there yet, and there is no third.
     """
     moved = 0
