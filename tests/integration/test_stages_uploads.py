@@ -425,6 +425,28 @@ async def test_a_session_that_ended_pauses_fragalysis_until_it_is_renewed(job: J
 
 
 @pytest.mark.slow
+async def test_what_was_open_about_another_stack_needs_nobody(job: Job, tmp_path: Path) -> None:
+    job.sandbox.fragalysis.break_builds(*A)
+    await job.once()
+    job.sandbox.fragalysis.vanish(*B)
+    await job.once()
+    home = job.settings.fragalysis.stack
+    open_at_home = {f"{A[0]}@{A[1]} upload 1: archive_unavailable", f"target {B[0]}@{B[1]}: vanished"}
+    assert {*await job.conditions()} == open_at_home
+    async with world(tmp_path / "other", empty=True) as other:
+        job.set("fragalysis", stack=other.sandbox.fragalysis.url)
+        await job.once()
+        assert await job.conditions() == {}
+    job.set("fragalysis", stack=home)
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, hours=8)
+    assert {*await job.conditions()} == open_at_home - {f"target {B[0]}@{B[1]}: vanished"}, (
+        "B is not listed, so nothing is asked of it"
+    )
+
+
+@pytest.mark.slow
 async def test_another_stack_does_not_mix_with_the_first(job: Job, tmp_path: Path) -> None:
     await job.once()
     async with world(tmp_path / "other", empty=True) as other:

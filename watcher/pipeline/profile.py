@@ -4,11 +4,11 @@ from datetime import datetime
 
 from watcher.molecule_one import profile_of
 from watcher.pipeline.stage import Context
+from watcher.pipeline.uploads import leave_alone
 from watcher.store import claims, overview, profiles, targets
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.schema import Profile
-from watcher.store.transitions import note
 
 
 async def profile_in_force(session: Session, context: Context) -> Profile:
@@ -29,8 +29,7 @@ async def adopt_settings(context: Context) -> None:
     async with context.store.write() as session:
         for target, _ in await overview.targets_with_current(session):
             if target.followed and target.stack != context.settings.fragalysis.url:
-                note(session, "target", target.id, "followed", True, False, at=now, why="the stack is another now")
-                target.followed = False
+                await leave_alone(session, target, now=now, why="the stack is another now")
         await session.flush()
         profile = await profile_in_force(session, context)
         instance = await targets.instance(session)

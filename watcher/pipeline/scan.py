@@ -15,7 +15,7 @@ from watcher.fragalysis import TargetUploads
 from watcher.pipeline.failures import wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.stage import Context
-from watcher.pipeline.uploads import ask_for_scan, forget_troubles, label_of, rename_troubles, take_up
+from watcher.pipeline.uploads import ask_for_scan, forget_troubles, label_of, leave_alone, rename_troubles, take_up
 from watcher.points import reach
 from watcher.settings import FragalysisSettings
 from watcher.store import claims, targets
@@ -179,20 +179,17 @@ class Scan:
         await self._follow(session, target, followed, now=now)
 
     async def _follow(self, session: Session, target: Target, followed: bool, *, now: datetime) -> None:
-        """Follow a target, or leave it alone; nothing waits for a target that is left alone."""
+        """Follow a target, or leave it alone."""
         if target.followed == followed:
             return
-        note(session, "target", target.id, "followed", target.followed, followed, at=now, why="the settings say so")
-        target.followed = followed
         if not followed:
-            await close_condition(session, f"target {label_of(target)}", "vanished", now=now)
-        if target.current_upload_id is None:
+            await leave_alone(session, target, now=now, why="the settings say so")
             return
-        upload, _ = await targets.upload_with_target(session, target.current_upload_id)
-        if followed:
+        note(session, "target", target.id, "followed", False, True, at=now, why="the settings say so")
+        target.followed = True
+        if target.current_upload_id is not None:
+            upload, _ = await targets.upload_with_target(session, target.current_upload_id)
             await take_up(session, self._context, upload, now=now, why="followed again")
-        else:
-            await forget_troubles(session, target, upload, now)
 
     async def _move(
         self,

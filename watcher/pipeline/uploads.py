@@ -9,6 +9,7 @@ from watcher.store import outbox, targets
 from watcher.store.conditions import all_open, close_condition, find
 from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
+from watcher.store.transitions import note
 
 _LONGEST_NAME = 100
 _KINDS = ("archive_unavailable", "archive_quarantined", "scoring_quarantined")
@@ -33,6 +34,16 @@ def subject_of(target: Target, upload: Upload) -> str:
 async def forget_troubles(session: Session, target: Target, upload: Upload, now: datetime) -> None:
     """Close what was open about an upload that does not count any more: nobody can do anything about it."""
     await close_condition(session, subject_of(target, upload), *_KINDS, now=now)
+
+
+async def leave_alone(session: Session, target: Target, *, now: datetime, why: str) -> None:
+    """Follow a target no more: nothing waits for it, and nothing of it needs anybody."""
+    note(session, "target", target.id, "followed", True, False, at=now, why=why)
+    target.followed = False
+    await close_condition(session, f"target {label_of(target)}", "vanished", now=now)
+    if target.current_upload_id is not None:
+        upload, _ = await targets.upload_with_target(session, target.current_upload_id)
+        await forget_troubles(session, target, upload, now)
 
 
 async def rename_troubles(session: Session, old: str, new: str, now: datetime) -> None:
