@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError
 
-from tests.support.pipeline import Job, until, world
+from tests.support.pipeline import A, B, Job, until, world
 from watcher.chemistry_process import ChemistryUnavailable
 from watcher.errors import Failure, Service
 from watcher.fragalysis import Fragalysis
@@ -325,6 +325,31 @@ async def test_a_unit_that_does_not_come_back_leaves_nothing_open(job: Job) -> N
         job.clock.advance(timedelta(hours=1))
         await job.again(runner)
     assert await job.conditions() == {}
+
+
+@pytest.mark.parametrize("what", ["a purchase", "an archive"])
+async def test_nor_does_one_that_was_the_last_of_its_kind(job: Job, what: str) -> None:
+    """Nothing is left to succeed there: what was open ends when nothing has failed for long, and not before."""
+    job.set("download", enabled=what == "an archive")
+    subject = "download" if what == "an archive" else "molecule_one"
+    if what == "an archive":
+        job.fault("fragalysis", "truncate", "download_structures/.*file_url", method="GET", times=None)
+    else:
+        job.fault("molecule_one", "status", "batch-search", method="POST", status=429, times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert f"{subject}: unreachable" in await job.conditions()
+        for name, tas in (A, B):
+            job.sandbox.fragalysis.withdraw(name, tas)
+        job.sandbox.clear_faults()
+        await job.again(runner)
+        for _ in range(2):
+            await job.later(runner, hours=3)
+            await runner.keep_house()
+        assert f"{subject}: unreachable" in await job.conditions()
+        await job.later(runner, hours=7)
+        await runner.keep_house()
+        assert await job.conditions() == {}
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """Health: the conditions that failing units open, the pauses that come with them, and the successes that end both.
 
 A condition stays open until every unit that it was opened for has succeeded: one that works does not heal another that
-does not, so nothing flickers. A unit that does not come back, because it was passed over, is forgotten after a while.
+does not, so nothing flickers. A unit that does not come back, because it was passed over, is forgotten after a while;
+and where nothing is left to succeed, the condition ends once nothing has failed for long.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from watcher.archives import NotAnArchive
 from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
@@ -16,6 +18,7 @@ from watcher.pipeline.failures import (
     LONGEST_WAIT,
     MACHINE_PAUSE,
     SERVICE_PAUSE,
+    SLOW_WAIT,
     backoff,
 )
 from watcher.pipeline.stage import Context, Stage
@@ -30,6 +33,8 @@ KINDS = ("unreachable", "credentials", "machine", "unreadable", "unexpected")
 """The kinds that are opened and closed here; a stage sees to its own."""
 _FORGOTTEN_AFTER = 2 * LONGEST_WAIT
 """A unit that is still in trouble has failed again by then."""
+_OVER_AFTER = 2 * SLOW_WAIT
+"""Also what is tried seldom has: looks for lost batches, purchases of a service that answers none."""
 WHOLE_SERVICE = ("scan", "reconcile", "submit")
 """Stages that speak to a service about everything at once: what they cannot read is no single item's fault."""
 
@@ -91,6 +96,8 @@ class Health:
         self._without_secrets = redactor(secrets_of(context.settings))
         self._open: set[tuple[str, str]] = set()
         """Subject and kind of the open conditions that a success may close; saves a look at each success."""
+        self._over_at: dict[tuple[str, str], float] = {}
+        """When an open condition ends if nothing fails until then, on the monotonic clock."""
         self._troubled: dict[tuple[str, str], dict[Key, float]] = {}
         """The units that a condition is open for, and when each is forgotten, on the monotonic clock."""
 
@@ -112,7 +119,7 @@ class Health:
                     await close_condition(session, condition.subject, "unexpected", now=now)
                     continue
                 if condition.kind in KINDS:
-                    self._open.add((condition.subject, condition.kind))
+                    self._stays_open((condition.subject, condition.kind), condition.retry_at, now)
 
     async def paused(self, session: Session) -> set[str]:
         """Return the services and stages that are to be left alone now."""
@@ -140,21 +147,36 @@ class Health:
         await self._relieve(stage, unit, KINDS)
 
     async def _relieve(self, stage: Stage, unit: int, kinds: tuple[str, ...]) -> None:
-        now = self._context.clock.now()
         for (_, kind), troubled in self._troubled.items():
             if kind in kinds:
                 troubled.pop((stage.name, unit), None)
         closing = [
             one for one in self._open if one[1] in kinds and self._concerns(one, stage) and not self._in_trouble(one)
         ]
+        await self._close(closing)
+
+    async def forget(self) -> None:
+        """Close what nothing has failed at for so long that nothing can be in trouble any more."""
+        now = self._context.clock.monotonic()
+        await self._close([one for one in self._open if self._over_at[one] <= now])
+
+    async def _close(self, closing: Sequence[tuple[str, str]]) -> None:
         if not closing:
             return
+        now = self._context.clock.now()
         async with self._context.store.write() as session:
             for subject, kind in closing:
                 await close_condition(session, subject, kind, now=now)
         for one in closing:
             self._open.discard(one)
             self._troubled.pop(one, None)
+
+    def _stays_open(self, condition: tuple[str, str], retry_at: datetime | None, now: datetime) -> timedelta:
+        """Note that a condition is open; returns how long it is not tried anew."""
+        wait = max(retry_at - now, timedelta()) if retry_at else timedelta()
+        self._open.add(condition)
+        self._over_at[condition] = self._context.clock.monotonic() + (wait + _OVER_AFTER).total_seconds()
+        return wait
 
     def _concerns(self, condition: tuple[str, str], stage: Stage) -> bool:
         subject, kind = condition
@@ -185,7 +207,6 @@ class Health:
                     now=now,
                     retry_at=retry_at,
                 )
-        self._open.add((fault.subject, fault.kind))
-        forgotten_in = (retry_at - now if retry_at else timedelta()) + _FORGOTTEN_AFTER
+        forgotten_in = self._stays_open((fault.subject, fault.kind), retry_at, now) + _FORGOTTEN_AFTER
         troubled = self._troubled.setdefault((fault.subject, fault.kind), {})
         troubled[key] = self._context.clock.monotonic() + forgotten_in.total_seconds()

@@ -104,11 +104,16 @@ class Runner:
         await self.turn()
 
     async def keep_house(self) -> None:
-        """Let stored archives be checked once a week, what is old be let go of, and the record be copied once a day."""
+        """Let stored archives be checked once a week, what is old be let go of, and the record be copied once a day.
+
+        And end what has been said of units that never came back.
+        """
         self._prune.ask()
         self._backup.ask()
         try:
             await self._verify.verify_all(everything=False)
+            if self._outage.wait is None:  # else nothing had a chance to fail again
+                await self._health.forget()
         except RecordUnavailable as failure:
             self._outage.note(failure)
 
