@@ -1,6 +1,7 @@
 """The runner: turns, widths, poisoned units, stopping, settling, and conditions that are told once."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -99,6 +100,33 @@ async def test_a_fault_of_the_program_is_no_hot_loop(
             for _ in range(3):
                 await job.later(runner, minutes=6)
     assert any("unexpectedly" in one["event"] for one in logs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "subject"), [("step", "extract 1"), ("due", "extract"), ("put_off", "extract 1")])
+async def test_a_fault_of_the_program_is_logged_and_told_once(
+    job: Job, monkeypatch: pytest.MonkeyPatch, method: str, subject: str
+) -> None:
+    unit = None if method == "due" else 1
+    if method == "put_off":
+        job.fault("fragalysis", "status", "site_observations/.*target=1", status=500, times=None)
+    poison(monkeypatch, Extract, method, unit=unit, times=10**6)
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            await job.again(runner)
+            for _ in range(10):
+                await job.later(runner, minutes=6)
+            assert f"{subject}: unexpected" in await job.conditions()
+            monkeypatch.undo()
+            job.sandbox.clear_faults()
+            for _ in range(4):
+                await job.later(runner, minutes=6)
+            assert await job.conditions() == {}
+    errors = Counter(one["event"] for one in logs if one["log_level"] == "error")
+    assert {*errors} <= {"unit_failed_unexpectedly", "stage_failed_unexpectedly", "unit_not_put_off"}
+    assert {*errors.values()} == {1}
+    assert (told(logs, "condition_opened", "unexpected"), told(logs, "condition_closed", "unexpected")) == (1, 1)
+    assert job.bought == ALL
 
 
 async def test_a_stage_whose_question_the_record_refuses_stops_no_other(

@@ -29,6 +29,8 @@ from watcher.store.engine import Session
 
 Key = tuple[str, int]
 """Stage and unit."""
+ALL_UNITS = -1
+"""In place of a unit: the question what is due."""
 KINDS = ("unreachable", "credentials", "machine", "unreadable", "unexpected")
 """The kinds that are opened and closed here; a stage sees to its own."""
 _FORGOTTEN_AFTER = 2 * LONGEST_WAIT
@@ -88,6 +90,10 @@ def fault_of(stage: Stage, failure: Failure) -> Fault | None:
     return None
 
 
+def _unexpected_of(stage: Stage, unit: int) -> str:
+    return stage.name if unit == ALL_UNITS else f"{stage.name} {unit}"
+
+
 class Health:
     """Opens and closes conditions. Which units are in trouble is kept in memory; the conditions are in the record."""
 
@@ -140,7 +146,18 @@ class Health:
     async def unexpected(self, stage: Stage, unit: int, failure: Failure) -> None:
         """Say that a unit shows a fault of the program."""
         action = "this is a fault of the program: please report it with the log; the unit is tried again"
-        await self._note(Fault(f"{stage.name} {unit}", "unexpected", action), (stage.name, unit), failure, None)
+        fault = Fault(_unexpected_of(stage, unit), "unexpected", action)
+        await self._note(fault, (stage.name, unit), failure, None)
+
+    def is_told(self, stage: Stage, unit: int) -> bool:
+        """Say whether it is said already that a unit shows a fault of the program."""
+        return (_unexpected_of(stage, unit), "unexpected") in self._open
+
+    async def asks_again(self, stage: Stage) -> None:
+        """Close what was open because a stage could not say what is due."""
+        key = (stage.name, ALL_UNITS)
+        over = [one for one, troubled in self._troubled.items() if troubled.pop(key, None) is not None]
+        await self._close([one for one in over if not self._in_trouble(one)])
 
     async def succeeded(self, stage: Stage, unit: int) -> None:
         """Close what this success was the last to wait for."""

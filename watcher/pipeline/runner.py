@@ -16,7 +16,7 @@ from watcher.pipeline.collect import Collect
 from watcher.pipeline.download import Download
 from watcher.pipeline.extract import Extract
 from watcher.pipeline.finish import Finish
-from watcher.pipeline.health import Health, Key
+from watcher.pipeline.health import ALL_UNITS, Health, Key
 from watcher.pipeline.notify import Notify
 from watcher.pipeline.outage import ClockWatch, Outage
 from watcher.pipeline.profile import adopt_settings
@@ -38,7 +38,6 @@ _SHORTEST_SLEEP = timedelta(milliseconds=50)
 _ASIDE = timedelta(minutes=5)
 """How long a unit is left alone that shows a fault of the program."""
 _STALLED = 5  # looks at something overdue that no stage starts, before it counts as nothing to wait for
-_ALL_UNITS = -1
 _QUIET = ("reconcile", "collect", "prune", "backup")
 
 
@@ -218,7 +217,7 @@ class Runner:
 
     async def _start_due(self, stages: Sequence[Stage]) -> bool:
         """Start what one snapshot of the record says to be due, stage by stage. Raises RecordUnavailable."""
-        started = False
+        started, broken, sound = False, None, []
         # What ends while this is read may look due in the snapshot still: the next turn sees to it.
         busy = set(self._under_way)
         async with self._context.store.read() as session:
@@ -227,7 +226,7 @@ class Runner:
                 if (
                     {stage.service, stage.name} & paused
                     or self._is_full(stage)
-                    or self._is_aside((stage.name, _ALL_UNITS))
+                    or self._is_aside((stage.name, ALL_UNITS))
                     or self._awaits_scan(stage)
                 ):
                     continue
@@ -236,13 +235,17 @@ class Runner:
                 except Exception as error:
                     if isinstance(error, Failure) or is_trouble(error):
                         raise
-                    self._set_aside((stage.name, _ALL_UNITS))
-                    _log.exception("stage_failed_unexpectedly", stage=stage.name)
-                    # One broken stage stops no other, but the snapshot may be broken too: the rest gets a new one.
-                    self.changed.set()
+                    broken = stage, error
                     break
+                sound.append(stage)
                 for unit in units:
                     started |= (stage.name, unit) not in busy and self._start(stage, unit)
+        for stage in sound:
+            await self._health.asks_again(stage)
+        if broken is not None:
+            # One broken stage stops no other, but the snapshot may be broken too: the rest gets a new one.
+            self.changed.set()
+            await self._unexpected(broken[0], ALL_UNITS, broken[1])
         return started
 
     def _start(self, stage: Stage, unit: int) -> bool:
@@ -311,15 +314,21 @@ class Runner:
     async def _unexpected(self, stage: Stage, unit: int, error: Exception) -> None:
         """Set a unit aside that shows a fault of the program; the others go on."""
         self._set_aside((stage.name, unit))
-        _log.error("unit_failed_unexpectedly", unit=unit, exc_info=error)
+        # A condition tells of it then, once; this is one try of many.
+        level = logging.DEBUG if self._health.is_told(stage, unit) else logging.ERROR
+        if unit == ALL_UNITS:
+            _log.log(level, "stage_failed_unexpectedly", stage=stage.name, exc_info=error)
+        else:
+            _log.log(level, "unit_failed_unexpectedly", unit=unit, exc_info=error)
         failure = Transient(self._health.hide(f"unexpected {type(error).__name__}: {error}"), retry_after=_ASIDE)
         try:
             await self._health.unexpected(stage, unit, failure)
-            await stage.put_off(unit, failure)
+            if unit != ALL_UNITS:
+                await stage.put_off(unit, failure)
         except Ours as worse:
             self._outage.note(worse)
         except Exception:  # noqa: BLE001 - it is set aside in memory all the same
-            _log.exception("unit_not_put_off", unit=unit)
+            _log.log(level, "unit_not_put_off", unit=unit, exc_info=True)
 
     async def _next_wait(self, *, later: bool) -> timedelta | None:
         """Return how long nothing can move; None when only a person, or a longer wait, can move anything.
