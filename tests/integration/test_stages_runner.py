@@ -148,6 +148,52 @@ async def test_a_stage_whose_question_the_record_refuses_stops_no_other(
     assert not any(one["event"] == "record_unavailable" for one in logs)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["a question", "a unit"])
+async def test_what_the_record_refuses_alone_is_told_once_and_stops_no_other(
+    job: Job, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """As from a damaged page, or in a transaction that outlasts its deadline each time."""
+    refused = 0
+    step, due = Extract.step, Verify.due
+
+    async def refuse(session: Session) -> None:
+        nonlocal refused
+        refused += 1
+        await session.execute(text("SELECT nothing FROM nowhere"))
+
+    async def ask(self: Verify, session: Session) -> Any:
+        await refuse(session)
+        return await due(self, session)
+
+    async def read(self: Extract, unit: int) -> None:
+        if unit == 1:
+            async with self._context.store.write() as session:
+                await refuse(session)
+        await step(self, unit)
+
+    subject = "extract" if what == "a unit" else "verify"
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            with monkeypatch.context() as patch:
+                patch.setattr(Verify, "due", ask) if what == "a question" else patch.setattr(Extract, "step", read)
+                await runner.scan.request()
+                for _ in range(360):
+                    await runner.turn()
+                    await runner.idle()
+                    job.clock.advance(10)
+                assert [*await job.conditions()] == [f"{subject}: machine"]
+                assert job.bought == (ALL if what == "a question" else {"CCN": 1, "c1ccccc1": 1})
+                assert 5 <= refused <= 20, "tried again every few minutes"
+            for _ in range(3):
+                await job.later(runner, minutes=6)
+            assert await job.conditions() == {}
+    events = Counter(one["event"] for one in logs)
+    assert (events["record_unavailable"], events["record_available_again"]) == (1, 1)
+    assert (told(logs, "condition_opened", "machine"), told(logs, "condition_closed", "machine")) == (1, 1)
+    assert job.bought == ALL
+
+
 async def test_what_comes_after_a_refused_question_is_asked_of_a_new_snapshot(job: Job) -> None:
     async with job.run() as runner:
         broken, after = Asked(DataError("a value that is refused for ever", {}, ValueError())), Asked()

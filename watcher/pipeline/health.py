@@ -149,6 +149,13 @@ class Health:
         fault = Fault(_unexpected_of(stage, unit), "unexpected", action)
         await self._note(fault, (stage.name, unit), failure, None)
 
+    async def refused(self, stage: Stage, unit: int, failure: Failure) -> None:
+        """Say that the record refuses one unit, or question, while it takes other changes. The stage does not pause."""
+        reason = f"the record refuses this again and takes other changes: {failure.message}"
+        action = "look at the database, `watcher db check`; it is tried again every few minutes"
+        fault = Fault(stage.name, "machine", action)
+        await self._note(fault, (stage.name, unit), Ours(self.hide(reason)), None)
+
     def is_told(self, stage: Stage, unit: int) -> bool:
         """Say whether it is said already that a unit shows a fault of the program."""
         return (_unexpected_of(stage, unit), "unexpected") in self._open

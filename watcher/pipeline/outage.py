@@ -35,6 +35,8 @@ def longest_wait(settings: Settings) -> timedelta:
 class Outage:
     """The record is away: nothing new is started; said once, and once when it takes changes again.
 
+    Whoever meets it away once more, after it took a change and with no success in between, is refused alone: a damaged
+    page, or a transaction that takes too long, stops nobody else.
     Waits are counted on the clock that nobody sets.
     """
 
@@ -44,6 +46,8 @@ class Outage:
         self._failures = 0
         self._retry_at: float | None = None
         self._ended_at: float | None = None
+        self._met_by: set[object] = set()
+        """Who has met the record away, and has not succeeded since."""
 
     @property
     def wait(self) -> timedelta | None:
@@ -54,8 +58,18 @@ class Outage:
         """Say whether the record is away and it is too early for another try."""
         return self.wait is not None and self.wait > timedelta()
 
-    def note(self, failure: Failure) -> None:
-        """Take down that the record did not answer."""
+    def refuses_alone(self, who: object) -> bool:
+        """Say whether the record has taken changes since it refused this before."""
+        return self._retry_at is None and who in self._met_by
+
+    def succeeded(self, who: object) -> None:
+        """Forget that the record refused this."""
+        self._met_by.discard(who)
+
+    def note(self, failure: Failure, who: object = None) -> None:
+        """Take down that the record did not answer, and whom, if that can be said."""
+        if who is not None:
+            self._met_by.add(who)
         now = self._clock.monotonic()
         began = self._retry_at is None
         if began and (self._ended_at is None or now - self._ended_at > _RELAPSE_S):

@@ -217,30 +217,38 @@ class Runner:
 
     async def _start_due(self, stages: Sequence[Stage]) -> bool:
         """Start what one snapshot of the record says to be due, stage by stage. Raises RecordUnavailable."""
-        started, broken, sound = False, None, []
+        started, asked, broken, sound = False, None, None, []
         # What ends while this is read may look due in the snapshot still: the next turn sees to it.
         busy = set(self._under_way)
-        async with self._context.store.read() as session:
-            paused = await self._health.paused(session)
-            for stage in stages:
-                if (
-                    {stage.service, stage.name} & paused
-                    or self._is_full(stage)
-                    or self._is_aside((stage.name, ALL_UNITS))
-                    or self._awaits_scan(stage)
-                ):
-                    continue
-                try:
-                    units = await stage.due(session)
-                except Exception as error:
-                    if isinstance(error, Failure) or is_trouble(error):
-                        raise
-                    broken = stage, error
-                    break
-                sound.append(stage)
-                for unit in units:
-                    started |= (stage.name, unit) not in busy and self._start(stage, unit)
+        try:
+            async with self._context.store.read() as session:
+                paused = await self._health.paused(session)
+                for stage in stages:
+                    if (
+                        {stage.service, stage.name} & paused
+                        or self._is_full(stage)
+                        or self._is_aside((stage.name, ALL_UNITS))
+                        or self._awaits_scan(stage)
+                    ):
+                        continue
+                    asked = stage
+                    try:
+                        units = await stage.due(session)
+                    except Exception as error:
+                        if isinstance(error, Failure) or is_trouble(error):
+                            raise
+                        broken = stage, error
+                        break
+                    asked = None
+                    sound.append(stage)
+                    for unit in units:
+                        started |= (stage.name, unit) not in busy and self._start(stage, unit)
+        except RecordUnavailable as failure:
+            if asked is None:
+                raise
+            await self._refused(asked, ALL_UNITS, failure)
         for stage in sound:
+            self._outage.succeeded((stage.name, ALL_UNITS))
             await self._health.asks_again(stage)
         if broken is not None:
             # One broken stage stops no other, but the snapshot may be broken too: the rest gets a new one.
@@ -277,6 +285,7 @@ class Runner:
         started, outcome, level = self._context.clock.monotonic(), "ok", logging.INFO
         try:
             await stage.step(unit)
+            self._outage.succeeded((stage.name, unit))
             await self._health.succeeded(stage, unit)
             if stage.name in _QUIET:  # a look that found nothing is a tick, not a change; what it does find logs itself
                 level = logging.DEBUG
@@ -300,7 +309,7 @@ class Runner:
     async def _failed(self, stage: Stage, unit: int, failure: Failure) -> None:
         """Write down what the failure leads to. When even that fails, the unit is simply still due."""
         if isinstance(failure, RecordUnavailable):
-            self._outage.note(failure)
+            await self._refused(stage, unit, failure)
             return
         failure.message = self._health.hide(failure.message)
         try:
@@ -310,6 +319,19 @@ class Runner:
             self._outage.note(worse)
         except Exception as error:  # noqa: BLE001 - else the unit would be due at once, for ever
             await self._unexpected(stage, unit, error)
+
+    async def _refused(self, stage: Stage, unit: int, failure: RecordUnavailable) -> None:
+        """Take down that the record is away; whom alone it refuses is set aside, and the others go on."""
+        key = (stage.name, unit)
+        if not self._outage.refuses_alone(key):
+            self._outage.note(failure, key)
+            return
+        self._set_aside(key)
+        self.changed.set()
+        try:
+            await self._health.refused(stage, unit, failure)
+        except Ours as worse:
+            self._outage.note(worse)
 
     async def _unexpected(self, stage: Stage, unit: int, error: Exception) -> None:
         """Set a unit aside that shows a fault of the program; the others go on."""
