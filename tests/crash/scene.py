@@ -230,6 +230,9 @@ class Scene:
         books = self.served.do(lambda sandbox: {booking.batch_id for booking in sandbox.molecule_one.ledger.batches})
         recorded = {row[0] for row in self.query("SELECT remote_id FROM batch WHERE remote_id IS NOT NULL")}
         assert recorded == books
+        downloads = self.folder / "downloads"
+        archives = {str(path.relative_to(downloads)) for path in downloads.glob("*/*/[0-9]*/*") if path.name != "files"}
+        assert archives <= {row[0] for row in self.query("SELECT archive_path FROM upload")}
         settings = load(self.folder / "config.toml", environ={})
         table = self.folder / "scores.jsonl"
         asyncio.run(write_table(settings, Format.JSONL, None, table))

@@ -65,6 +65,8 @@ UPGRADE = ("backup.written", "backup.named", "migrate.changing", "migrate.change
 """Points of the upgrade of an older record, in their order."""
 PRUNE = ("prune.intended", "prune.set-aside", "prune.removed")
 """Points of the removal of an archive, in their order."""
+LEFT = ("receive.renamed", "unpack.renamed", "download.pointed")
+"""Points at which an archive lies under its name, and does not count as stored yet."""
 RESTORE = ("restore.copied", "restore.begun", "restore.log-aside", "restore.aside", "restore.done")
 """Points of going back to a copy, in their order."""
 NEXT = '''
@@ -173,6 +175,23 @@ def test_a_removal_that_is_ended_again_and_again(version: Version, tmp_path: Pat
         stage.desk.call("prune")
         stage.check()
         assert not old.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", LEFT)
+def test_what_is_left_of_an_upload_that_is_passed_over(point: str, tmp_path: Path) -> None:
+    with scene(tmp_path / "scene", VERSIONS[LEFT.index(point) % 2]) as stage:
+        stage.kill(Kill(point))
+        stage.publish([("A0400a", "CCC", "Z9")])
+        stage.settle()
+        stage.check()
+        stage.desk.call("once")  # it is not whole: it is noted, then removed
+        stage.desk.call("prune")
+        stage.check()
+        assert stage.answer("SELECT archive_state, archive_path IS NULL FROM upload ORDER BY id") == [
+            ("pruned", 1), ("stored", 0)
+        ]  # fmt: skip
+        assert not (stage.folder / "downloads" / TARGET[1] / TARGET[0] / "1").exists()
 
 
 @pytest.mark.slow

@@ -36,6 +36,12 @@ def _damage(job: Job, what: str) -> Path:
             part = folder / "1" / ".files.part"
             part.mkdir()
             return part
+        case "stray":
+            (folder / "1" / "core.123").touch()
+            return folder / "1" / "core.123"
+        case "other format":
+            archive.with_name(f"{A[0]}.zip").touch()
+            return archive.with_name(f"{A[0]}.zip")
     return archive
 
 
@@ -60,6 +66,8 @@ async def disk(job: Job) -> list[Finding]:
         ("link", "does not point at 1", "points it"),
         ("folder", "belongs to no recorded upload", "look at it"),
         ("part", "left by a crash", "next start removes it"),
+        ("stray", "no archive that the record knows", "move or remove it"),
+        ("other format", "no archive that the record knows", "move or remove it"),
     ],
 )
 async def test_what_the_disk_does_not_hold_is_found(job: Job, what: str, words: str, advice: str) -> None:
@@ -72,7 +80,7 @@ async def test_what_the_disk_does_not_hold_is_found(job: Job, what: str, words: 
         await job.once()  # what is advised is what helps
         assert await disk(job) == []
     else:
-        assert place.is_dir(), "nothing is changed"
+        assert place.exists(), "nothing is changed"
 
 
 async def test_a_size_that_the_record_does_not_know(job: Job) -> None:
@@ -110,14 +118,14 @@ async def test_a_damaged_archive_of_an_upload_that_does_not_count_any_more(job: 
 
 async def test_an_archive_that_cannot_be_read(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = job.downloads / A[1] / A[0] / "1" / f"{A[0]}.tar.gz"
-    archive.rename(archive.with_name("whole"))
+    archive.rename(job.downloads.parent / "whole")
     archive.symlink_to("/proc/self/mem")  # what a sick disk answers: an input/output error
     (found,) = await disk(job)
     assert "cannot be read" in found.what
     assert str(archive) in found.what
     assert found.action == f"look at the disk and the file system of {archive.parent}"
     archive.unlink()
-    archive.with_name("whole").rename(archive)
+    (job.downloads.parent / "whole").rename(archive)
     assert await disk(job) == []
 
     def forbidden(*_: object, **__: object) -> str:
@@ -139,6 +147,16 @@ async def test_what_is_being_fetched_is_no_finding(job: Job) -> None:
     (folder / ".A71EV2A.tar.gz.part").parent.mkdir()
     (folder / ".A71EV2A.tar.gz.part").touch()
     assert await disk(job) == []
+
+
+async def test_an_archive_without_a_record_is_found(job: Job) -> None:
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    async with Store(job.settings.database) as store, store.write() as session:
+        await session.execute(text("UPDATE upload SET archive_state = 'skipped', archive_path = NULL WHERE id = 1"))
+    folder = job.downloads / A[1] / A[0] / "1"
+    found = await disk(job)
+    assert {one.where for one in found} == {str(folder / f"{A[0]}.tar.gz"), str(folder / "files")}
 
 
 # The command

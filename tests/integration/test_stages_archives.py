@@ -5,7 +5,9 @@ import errno
 import os
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -15,6 +17,7 @@ from tests.support.hostile import Entry, tar_gz
 from tests.support.pipeline import A, B, Job, until, world
 from watcher.archives import digest
 from watcher.fragalysis import Fragalysis
+from watcher.pipeline.download import Download
 from watcher.pipeline.inventory import inventory
 from watcher.sandbox.archives import build
 from watcher.sandbox.downloads import Downloads
@@ -194,6 +197,57 @@ async def test_an_archive_under_a_wrong_label_is_stored_as_what_it_is(
         job.clock.advance(1)
         await job.once()  # verifies it
         assert job.asked("download_structures", "POST") == 2, "nothing is fetched again"
+
+
+async def test_an_archive_that_comes_again_in_another_format_takes_the_place_of_the_first(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await job.once()
+    folder = job.downloads / A[1] / A[0] / "1"
+    await asyncio.to_thread((folder / f"{A[0]}.tar.gz").write_bytes, b"damaged")
+    monkeypatch.setattr("watcher.sandbox.downloads.build", lambda *what: build(what[0], what[1], what[2], "2024"))
+    job.sandbox.fragalysis.downloads._builds.clear()
+    await job.once()
+    assert sorted(path.name for path in folder.iterdir()) == [f"{A[0]}.zip", "files"]
+    assert (await job.uploads())[0].archive_path == f"{A[1]}/{A[0]}/1/{A[0]}.zip"
+    async with Store(job.settings.database, read_only=True) as store:
+        assert await inventory(store, job.settings.download) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_is_left_of_an_upload_that_is_passed_over_is_taken_up_or_goes(job: Job, whole: bool) -> None:
+    """As when observations appeared after its archive was built, or when it was found to be damaged."""
+    await job.once()
+    folder = job.downloads / A[1] / A[0] / "1"
+    if not whole:
+        await asyncio.to_thread((folder / f"{A[0]}.tar.gz").write_bytes, b"damaged")
+    async with Store(job.settings.database) as store, store.write() as session:
+        upload, _ = await targets.upload_with_target(session, 1)
+        targets.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="test")
+        upload.archive_due_at = job.clock.now() + timedelta(days=1)
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    assert [one.archive_state for one in await job.uploads()] == ["skipped", "stored", "stored"]
+    assert (folder / "files").is_dir(), "another start decides: no download of it is under way then"
+    await job.once()
+    await job.once()  # what goes is noted first, and removed by what keeps house
+    left = (await job.uploads())[0]
+    assert left.archive_state == ("stored" if whole else "pruned")
+    assert (left.archive_path is not None, folder.exists()) == (whole, whole)
+    async with Store(job.settings.database, read_only=True) as store:
+        assert await inventory(store, job.settings.download) == []
+
+
+async def test_an_older_upload_that_is_seen_later_has_a_folder_of_its_own(job: Job) -> None:
+    job.sandbox.fragalysis.touch(*A)
+    await job.once()
+    async with Store(job.settings.database) as store, store.write() as session:
+        first, target = await targets.upload_with_target(session, 1)
+        key = (first.upload_index, first.committed_at - timedelta(days=1))
+        older = await targets.add_upload(session, target, key, scan_no=2, now=job.clock.now())
+        download = Download(SimpleNamespace(settings=job.settings))  # type: ignore[arg-type]
+        assert await download._folder(session, target, older) != (job.downloads / str(first.archive_path)).parent
+        assert await download._folder(session, target, first) == (job.downloads / str(first.archive_path)).parent
 
 
 @pytest.mark.slow

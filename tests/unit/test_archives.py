@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from watcher.archives import (
     digest,
     point_current,
     receive,
-    rename,
+    removal,
     sweep,
     target_directory,
     upload_directory,
@@ -156,18 +157,47 @@ async def test_a_sick_disk_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert files(tmp_path) == []
 
 
-def test_an_archive_is_renamed_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[tuple[Path, bool]] = []
+async def test_an_archive_has_its_name_once_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
     monkeypatch.setattr(
-        "watcher.archives.layout.sync_directory",
-        lambda folder: synced.append((folder, (tmp_path / "a.tar.gz").exists())),
+        sys.modules["watcher.archives.receive"],
+        "sync_directory",
+        lambda folder: seen.append((folder, (tmp_path / "a.tar.gz").exists())),
     )
-    (tmp_path / "a.zip").write_bytes(GZIP)
-    assert rename(tmp_path / "a.zip", "a.tar.gz") == tmp_path / "a.tar.gz"
+
+    async def name(format_: str) -> str:
+        seen.append((format_, [path.name for path in await asyncio.to_thread(files, tmp_path)]))
+        return "a.tar.gz"
+
+    received = await receive(pieces(GZIP), tmp_path / "a.zip", expected_length=None, max_size=GB, name=name)
+    assert received.path == tmp_path / "a.tar.gz"
     assert files(tmp_path) == [tmp_path / "a.tar.gz"]
-    assert synced == [(tmp_path, True)], "after the name has changed"
-    with pytest.raises(Ours, match="renaming"):
-        rename(tmp_path / "missing.zip", "b.zip")
+    assert seen == [("tar.gz", [".a.zip.part"]), (tmp_path, True)], "for good: synced after the name has changed"
+
+
+async def test_an_archive_without_a_name_is_not_kept(tmp_path: Path) -> None:
+    async def name(_: str) -> str:
+        raise Ours("the record is away")
+
+    with pytest.raises(Ours, match="away"):
+        await receive(pieces(GZIP), tmp_path / "a.zip", expected_length=None, max_size=GB, name=name)
+    assert files(tmp_path) == []
+
+
+def test_what_came_in_another_format_goes_and_nothing_else(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "Mpro" / "1", tmp_path / "outside"
+    folder.mkdir(parents=True)
+    for path in (outside, *(folder / name for name in ("Mpro.zip", "Mpro.tar.gz", "Mpro.txt", "other.zip"))):
+        path.write_text("x")
+    removal.remove_other_formats(folder / "Mpro.tar.gz")
+    assert [path.name for path in files(folder)] == ["Mpro.tar.gz", "Mpro.txt", "other.zip"]
+    (folder / "Mpro.zip").symlink_to(outside)
+    removal.remove_other_formats(folder / "Mpro.tar.gz")
+    assert [path.name for path in files(folder)] == ["Mpro.tar.gz", "Mpro.txt", "other.zip"]
+    assert outside.exists()
+    (folder / "Mpro.zip").mkdir()
+    removal.remove_other_formats(folder / "Mpro.tar.gz")
+    assert (folder / "Mpro.zip").is_dir(), "no archive"
 
 
 async def test_an_archive_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:

@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, get_args
 
 from watcher.archives.faults import disk
 from watcher.errors import Ours
 from watcher.fsync import sync_directory
 from watcher.points import reach
 
+Format = Literal["zip", "tar.gz"]
 CURRENT = "current"
+FILES = "files"
+"""Folder of the unpacked files, beside the archive."""
 _LONGEST = 80
 _CLEAN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{_LONGEST - 1}}}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -59,6 +63,11 @@ def is_upload(name: str) -> bool:
 def archive_name(target_directory: Path, format_: str) -> str:
     """Return the file name of an archive in an upload's directory; `format_` is `zip` or `tar.gz`."""
     return f"{target_directory.name}.{format_}"
+
+
+def archive_names(target_directory: Path) -> set[str]:
+    """Return every file name that an archive in an upload's directory can have."""
+    return {archive_name(target_directory, format_) for format_ in get_args(Format)}
 
 
 def slug(name: str, identity: str) -> str:
@@ -119,23 +128,21 @@ def _leftovers(target: Path) -> Iterator[Path]:
         yield part
     for upload in folders(target):
         if is_upload(upload.name):
-            with suppress(OSError):
-                yield from [path for path in sorted(upload.iterdir()) if _PART.fullmatch(path.name)]
+            yield from [path for path in entries(upload) if _PART.fullmatch(path.name)]
 
 
 def folders(path: Path) -> list[Path]:
     """Return the folders in a folder, links left out; none where they cannot be read."""
     with suppress(OSError):
-        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
+        return [entry for entry in entries(path) if entry.is_dir() and not entry.is_symlink()]
     return []
 
 
-def rename(path: Path, name: str) -> Path:
-    """Give a file another name in its folder, for good. Raises Ours."""
-    with disk(path, "renaming"):
-        renamed = path.replace(path.with_name(name))
-        sync_directory(path.parent)
-    return renamed
+def entries(path: Path) -> list[Path]:
+    """Return what lies in a folder; nothing where it cannot be read."""
+    with suppress(OSError):
+        return sorted(path.iterdir())
+    return []
 
 
 def part_of(path: Path) -> Path:

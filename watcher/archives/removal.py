@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 
 from watcher.archives.faults import disk
-from watcher.archives.layout import CURRENT, is_upload
+from watcher.archives.layout import CURRENT, archive_names, is_upload
 from watcher.errors import Invalid
 from watcher.fsync import sync_directory
 
@@ -45,7 +45,7 @@ def is_pointed_at(folder: Path) -> bool:
 def set_aside(archive: Path, files: Path) -> None:
     """Take an archive and its unpacked files out of use, at once. What is gone already is no fault. Raises Ours."""
     with disk(archive, "removing"):
-        for path in (files, archive):
+        for path in (files, archive, *_in_other_formats(archive)):
             if os.path.lexists(path):
                 path.rename(_free_name(path))
         if archive.parent.is_dir():
@@ -62,6 +62,19 @@ def remove_set_aside(folder: Path) -> None:
                         shutil.rmtree(path)
                     else:
                         path.unlink()
+
+
+def remove_other_formats(archive: Path) -> None:
+    """Remove what came for the same upload in another format, under another name. Raises Ours."""
+    for path in _in_other_formats(archive):
+        with disk(path, "removing"):
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+                sync_directory(path.parent)
+
+
+def _in_other_formats(archive: Path) -> list[Path]:
+    return [archive.with_name(name) for name in sorted(archive_names(archive.parent.parent)) if name != archive.name]
 
 
 def remove_empty(folder: Path) -> None:

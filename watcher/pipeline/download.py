@@ -13,12 +13,14 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from watcher.archives import (
+    FILES,
+    Format,
     NotAnArchive,
     Undecodable,
     archive_name,
     point_current,
     receive,
-    rename,
+    removal,
     target_directory,
     unpack,
     upload_directory,
@@ -38,14 +40,13 @@ from watcher.pipeline.failures import (
 )
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
-from watcher.pipeline.verify import FILES
 from watcher.points import reach
 from watcher.store import targets
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
 
-__all__ = ["FILES", "Download", "subject_of"]
+__all__ = ["Download", "subject_of"]
 
 _log = structlog.get_logger(__name__)
 _FETCHED = ("wanted", "unavailable")
@@ -202,10 +203,12 @@ class Download:
     async def _folder(self, session: Session, target: Target, upload: Upload) -> Path:
         """Return where the upload lies; no two uploads share a folder, whatever their names and indexes.
 
-        The folder of a name belongs to the target whose archives lie there, also when it bears another name now; else
-        to the first target of that name.
+        What lies on the disk already keeps its place. The folder of a name belongs to the target whose archives lie
+        there, also when it bears another name now; else to the first target of that name.
         """
         directory = self._settings.directory.absolute()
+        if upload.archive_path is not None:
+            return (directory / upload.archive_path).parent
         tas, remote_id = target.target_access_string, target.remote_id
         root = target_directory(directory, tas, target.name, remote_id)
         owners = await targets.with_archives_in(session, str(root.relative_to(directory)))
@@ -213,9 +216,7 @@ class Download:
         if min(owners, default=twins[0].id) != target.id:
             root = target_directory(directory, tas, f"{target.name}~{remote_id}", remote_id)
         others = await targets.uploads_of(session, target.id)
-        reused = any(
-            index == upload.upload_index and committed_at < upload.committed_at for index, committed_at in others
-        )
+        reused = any(one.upload_index == upload.upload_index and one.id < upload.id for one in others.values())
         return upload_directory(root, upload.upload_index, upload.committed_at, reused=reused)
 
     def _task_of(self, upload: Upload) -> BuildTask | None:
@@ -231,13 +232,23 @@ class Download:
         reach("download.task-remembered")
 
     async def _fetch(self, link: FileLink, target: Target, upload: Upload, folder: Path) -> None:
-        path = folder / archive_name(folder.parent, link.format)
+        async def name(format_: Format) -> str:
+            named = archive_name(folder.parent, format_)
+            await self._announce(upload.id, folder / named)
+            return named
+
         async with self._context.fragalysis.fetch(link) as (length, chunks):
-            received = await receive(chunks, path, expected_length=length, max_size=self._settings.max_archive_size)
-        if received.format != link.format:  # the bytes decide, whatever the label
-            path = await asyncio.to_thread(rename, path, archive_name(folder.parent, received.format))
+            received = await receive(
+                chunks,
+                folder / archive_name(folder.parent, link.format),
+                expected_length=length,
+                max_size=self._settings.max_archive_size,
+                name=name,
+            )
+        path = received.path
         if self._settings.extract:
             await self._unpack(path, folder / FILES)
+        await asyncio.to_thread(removal.remove_other_formats, path)
         if not await self.passed_over([upload.id]):
             await asyncio.to_thread(point_current, folder.parent, folder)
         reach("download.pointed")
@@ -245,8 +256,10 @@ class Download:
         async with self._context.store.write() as session:
             # Also of an upload that was passed over meanwhile: it is whole, and can never be had again.
             stored, _ = await targets.upload_with_target(session, upload.id)
+            if stored.archive_state == "pruned":
+                return  # what lay there was let go of
             targets.set_archive_state(session, stored, "stored", now=now, why="downloaded, checked and unpacked")
-            stored.archive_path = str(path.relative_to(self._settings.directory.absolute()))
+            stored.archive_path = self._relative(path)
             stored.archive_sha256 = received.sha256
             stored.archive_size = received.size
             stored.archive_verified_at = now
@@ -254,6 +267,16 @@ class Download:
                 session, subject_of(target, upload), "archive_unavailable", "archive_quarantined", now=now
             )
         reach("download.recorded")
+
+    async def _announce(self, upload_id: int, path: Path) -> None:
+        """Let the record know of an archive before it has its name; what lies there without a digest is not trusted."""
+        async with self._context.store.write() as session:
+            upload, _ = await targets.upload_with_target(session, upload_id)
+            upload.archive_path = self._relative(path)
+            upload.archive_sha256 = upload.archive_size = None
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self._settings.directory.absolute()))
 
     async def _unpack(self, archive: Path, destination: Path) -> None:
         """Unpack in a thread that ends soon after this task is cancelled."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from watcher.archives import CURRENT, archive_folders, folders, leftovers
+from watcher.archives import CURRENT, FILES, archive_folders, archive_names, entries, folders, leftovers
 from watcher.errors import Ours
 from watcher.pipeline.verify import damage
 from watcher.settings import DownloadSettings
@@ -24,6 +24,7 @@ _GONE = (
 _NOT_FETCHED = "set download.enabled, then `watcher once` fetches it again"
 _SWEPT = "nothing by hand: the next start removes it"
 _UNKNOWN = "look at it: the record knows nothing of it and nothing uses it; remove it to free the space"
+_STRAY = "look at it: the program did not put it there, or has forgotten it, and uses nothing of it; move or remove it"
 _POINTED = "nothing by hand: the next start points it at the upload that counts"
 _IN_THE_MAKING = ("wanted", "unavailable")
 
@@ -51,6 +52,8 @@ _Found = tuple[Stored | None, Path, Finding]
 @dataclass(frozen=True, slots=True)
 class _Listed:
     uploads: Sequence[Path]
+    within: Sequence[Path]
+    """What lies in the folders of uploads, without the parts."""
     parts: Sequence[Path]
 
 
@@ -64,12 +67,17 @@ def _is_there(path: Path) -> bool:
 
 
 def _list(root: Path) -> _Listed:
-    uploads = [upload for tas in folders(root) for target in folders(tas) for upload in folders(target)]
-    return _Listed([upload for upload in uploads if not upload.name.startswith(".")], leftovers(root))
+    found = [upload for tas in folders(root) for target in folders(tas) for upload in folders(target)]
+    uploads = [upload for upload in found if not upload.name.startswith(".")]
+    parts = leftovers(root)
+    within = {path for upload in uploads for path in entries(upload)}.difference(parts)
+    return _Listed(uploads, sorted(within), parts)
 
 
 def _compare(root: Path, listed: _Listed, uploads: Sequence[Stored], settings: DownloadSettings) -> list[_Found]:
-    known = {(root / upload.path).parent for upload in uploads if upload.path}
+    places = {root / upload.path for upload in uploads if upload.path}
+    known = {place.parent for place in places}
+    expected = places | {folder / FILES for folder in known}
     making: set[Path] = set()
     for upload in uploads:
         own = archive_folders(
@@ -81,11 +89,18 @@ def _compare(root: Path, listed: _Listed, uploads: Sequence[Stored], settings: D
             upload.committed_at,
         )
         known |= own  # also of one that was passed over before it was whole
-        making |= own if upload.state in _IN_THE_MAKING else set()
+        if upload.state in _IN_THE_MAKING:
+            making |= own | ({(root / upload.path).parent} if upload.path else set())
     found: list[_Found] = [
         (None, folder, Finding(str(folder), "a folder that belongs to no recorded upload", _UNKNOWN))
         for folder in listed.uploads
         if folder not in known
+    ]
+    expected |= {folder / name for folder in making for name in (FILES, *archive_names(folder.parent))}
+    found += [
+        (None, path, Finding(str(path), "it is no archive that the record knows, and no part of one", _STRAY))
+        for path in listed.within
+        if path.parent in known and path not in expected
     ]
     found += [
         (None, part, Finding(str(part), "left by a crash", _SWEPT))

@@ -12,10 +12,9 @@ from pathlib import Path
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from watcher.archives import removal
+from watcher.archives import FILES, removal
 from watcher.errors import Failure, Invalid, Service
 from watcher.pipeline.stage import Context
-from watcher.pipeline.verify import FILES
 from watcher.points import reach
 from watcher.settings import Settings
 from watcher.store import retention

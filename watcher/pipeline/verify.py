@@ -1,21 +1,23 @@
-"""Verify: a stored archive is checked against its digest before it is trusted again."""
+"""Verify: an archive is checked against its digest before it is trusted again.
+
+So is what a download that was passed over left on the disk: it counts as stored if it is whole, else `prune` takes it.
+"""
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from structlog.contextvars import bind_contextvars
 
-from watcher.archives import digest, point_current
+from watcher.archives import FILES, digest, point_current
 from watcher.errors import Failure, Service
 from watcher.pipeline.failures import LONGEST_MACHINE_PAUSE, MACHINE_PAUSE, backoff
 from watcher.pipeline.stage import Context
 from watcher.store import targets
 from watcher.store.engine import Session
+from watcher.store.schema import Upload
 
-FILES = "files"
-"""Folder of the unpacked files, beside the archive."""
 REVERIFY_AFTER = timedelta(days=7)
 
 
@@ -32,10 +34,11 @@ class Verify:
         self._settings = context.settings.download
 
     async def due(self, session: Session) -> Sequence[int]:
-        """Return the current uploads whose stored archive is to be verified."""
+        """Return the uploads whose archive is to be verified: current ones, and those that were passed over."""
         if not self._settings.enabled:
             return []
-        return await targets.due_archives(session, self._context.clock.now(), "stored")
+        now = self._context.clock.now()
+        return [*await targets.due_archives(session, now, "stored"), *await targets.due_leftovers(session, now)]
 
     async def step(self, unit: int) -> None:
         """Trust the stored archive only if its digest agrees; have it fetched again otherwise."""
@@ -49,15 +52,27 @@ class Verify:
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             stored, target = await targets.upload_with_target(session, unit)
-            if stored.archive_state != "stored" or target.current_upload_id != unit:
+            if (stored.archive_path, stored.archive_sha256) != (upload.archive_path, upload.archive_sha256):
+                return  # another archive by now
+            if targets.is_left_over(stored, target):
+                self._conclude(session, stored, problem, now)
+            elif stored.archive_state != "stored" or target.current_upload_id != unit:
                 return  # passed over while its digest was taken: nothing may point at what is not kept
-            if problem:
+            elif problem:
                 targets.set_archive_state(session, stored, "wanted", now=now, why=problem)
             else:
                 await asyncio.to_thread(point_current, path.parent.parent, path.parent)
                 stored.archive_due_at = None
                 stored.archive_verified_at = now
                 stored.archive_attempts = 0
+
+    def _conclude(self, session: Session, upload: Upload, problem: str, now: datetime) -> None:
+        """Take up what a download that was passed over left, or note that it is to be removed."""
+        if problem:
+            targets.set_archive_state(session, upload, "pruned", now=now, why=f"passed over, and {problem}")
+        else:
+            targets.set_archive_state(session, upload, "stored", now=now, why="passed over, but whole on the disk")
+            upload.archive_verified_at = now
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - whatever it was, the disk was it
         """Look again after a while."""
@@ -70,10 +85,14 @@ class Verify:
             )
 
     async def verify_all(self, *, everything: bool) -> None:
-        """Make stored archives due for a check of their digests: all of them, or those not checked for a week."""
+        """Make stored archives due for a check of their digests: all of them, or those not checked for a week.
+
+        What downloads left that were passed over is always due: none of them is under way any more.
+        """
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             await targets.verify_stored(session, now, now if everything else now - REVERIFY_AFTER)
+            await targets.verify_leftovers(session, now)
 
 
 def damage(path: Path, sha256: str | None, *, files: bool) -> str:

@@ -37,9 +37,8 @@ async def bring_forward(
     """Let everything that lies ahead be due so much earlier, or now for None; returns how many moments were moved.
 
     Moments in the past stay what they are: facts. A batch that was sent in the future counts as sent now, so that it
-    uses up the daily limit for one whole day, and not until that date.
-    For None a second reading still waits for `settle` at most: rows that
-    come late are not there yet, and there is no third.
+    uses up the daily limit for one whole day, and not until that date. For None a second reading still waits for
+    `settle` at most: rows that come late are not there yet, and there is no third.
     """
     moved = 0
     for column in _DUE:

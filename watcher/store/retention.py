@@ -29,7 +29,7 @@ class Superseded:
 
 
 async def superseded(session: AsyncSession, keep: int) -> list[Superseded]:
-    """Return the stored archives beyond the `keep` newest of each target, and those not removed yet, the oldest first.
+    """Return the stored archives beyond the `keep` newest of each target, and those to be removed, the oldest first.
 
     What counts now is the newest, whatever its time.
     """

@@ -110,7 +110,7 @@ class Upload(Base):
     """Path of the build under way at the server, so that a restart waits for it instead of asking for another."""
     archive_task_at: Mapped[datetime | None]
     archive_path: Mapped[str | None]
-    """Relative to `download.directory`. Of a pruned archive: until it is removed."""
+    """Relative to `download.directory`. Of one that is not stored: what may lie there of it, until it is removed."""
     archive_sha256: Mapped[str | None]
     archive_size: Mapped[int | None]
     archive_verified_at: Mapped[datetime | None]

@@ -6,7 +6,7 @@ ARCHIVE_STATES = {
     "unavailable": "the server failed to build it five times; tried every six hours",
     "skipped": "there is nothing to fetch: no observations, downloads are off, or the upload does not count any more",
     "quarantined": "it is unsafe, too large or unreadable; `watcher retry`, or a newer version, takes it up again",
-    "pruned": "it was stored, and removed because newer uploads are kept (`download.keep_uploads`)",
+    "pruned": "it is removed: newer uploads are kept (`download.keep_uploads`), or it was not whole when another came",
 }
 """The archive leg of an upload."""
 SCORING_STATES = {

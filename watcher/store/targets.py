@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher import __version__
@@ -220,6 +220,11 @@ async def due_archives(session: AsyncSession, now: datetime, *states: str) -> Se
     return found.all()
 
 
+async def due_leftovers(session: AsyncSession, now: datetime) -> Sequence[int]:
+    """Return the uploads that were passed over, and of whose archive it is to be found out what was left."""
+    return await leftovers(session, Upload.archive_due_at <= now)
+
+
 async def due_extractions(session: AsyncSession, now: datetime) -> Sequence[int]:
     """Return the current uploads whose observations are to be read: new ones, and those to be read once more."""
     found = await session.scalars(
@@ -237,6 +242,35 @@ async def due_extractions(session: AsyncSession, now: datetime) -> Sequence[int]
         .order_by(Upload.id)
     )
     return found.all()
+
+
+def is_left_over(upload: Upload, target: Target) -> bool:
+    """Say whether an upload was passed over while something of its archive lay on the disk."""
+    return (
+        upload.archive_state == "skipped" and upload.archive_path is not None and target.current_upload_id != upload.id
+    )
+
+
+async def leftovers(session: AsyncSession, *where: ColumnElement[bool]) -> Sequence[int]:
+    """Return the uploads that were passed over while something of their archive lay on the disk."""
+    found = await session.scalars(
+        select(Upload.id)
+        .join(Target, Target.id == Upload.target_id)
+        .where(
+            Upload.archive_state == "skipped",
+            Upload.archive_path.is_not(None),
+            Target.current_upload_id.is_distinct_from(Upload.id),
+            *where,
+        )
+        .order_by(Upload.id)
+    )
+    return found.all()
+
+
+async def verify_leftovers(session: AsyncSession, now: datetime) -> None:
+    """Make what was left of archives due for a check."""
+    due = await leftovers(session, Upload.archive_due_at.is_(None))
+    await session.execute(update(Upload).where(Upload.id.in_(due)).values(archive_due_at=now))
 
 
 async def verify_stored(session: AsyncSession, now: datetime, verified_before: datetime) -> int:
