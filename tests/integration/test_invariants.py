@@ -41,6 +41,10 @@ BREAK: dict[str, tuple[str, ...]] = {
     "free to be sent, but in a batch already": ("UPDATE claim SET state = 'wanted' WHERE id = 1",),
     "in two batches at once": ("DROP INDEX uq_batch_item_live", NEW_ITEM),
     "ended without a score that says so": ("UPDATE score SET kind = 'failed' WHERE claim_id = 1",),
+    "has a result, but is free to be sent again": (
+        "UPDATE batch_item SET live = false WHERE claim_id = 1", "UPDATE claim SET state = 'wanted' WHERE id = 1"),
+    "ended with a result, but no batch holds it any more": (
+        "UPDATE batch_item SET live = false WHERE claim_id = 1",),
     "withheld or failed without a reason": ("UPDATE claim SET state = 'failed' WHERE id = 1",),
     "free to be sent under a profile that nobody approved": (
         NEW_PROFILE.format(approved="NULL"), NEW_CLAIM.format(profile=900)),
@@ -63,6 +67,8 @@ BREAK: dict[str, tuple[str, ...]] = {
     "its current upload belongs to another target, or to none": (
         "UPDATE target SET current_upload_id = 77 WHERE id = 1",),
     "its archive is stored without path, digest or size": ("UPDATE upload SET archive_sha256 = NULL WHERE id = 1",),
+    "its archive is another upload's too": (
+        "UPDATE upload SET archive_path = (SELECT archive_path FROM upload WHERE id = 2) WHERE id = 1",),
     "its archive would never be fetched: nothing is due": (
         "UPDATE upload SET archive_state = 'wanted', archive_due_at = NULL WHERE id = 1",),
     "a build at the server without the time of it, or the other way round": (
@@ -82,6 +88,8 @@ BREAK: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 ADVICE = {
+    "has a result, but is free to be sent again": "stop the program before it buys anything more",
+    "ended with a result, but no batch holds it any more": "stop the program before it buys anything more",
     "free to be sent, but in a batch already": "stop the program before it buys anything more",
     "in two batches at once": "stop the program before it buys anything more",
     "free to be sent under a profile that nobody approved": "stop the program before it buys anything more",

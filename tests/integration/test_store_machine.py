@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import func, select, update
 
-from tests.support.record import World, broken_promises, result, settings_for_file
+from tests.support.record import World, result, settings_for_file
 from watcher.fragalysis import Target as RemoteTarget
 from watcher.fragalysis import TargetUploads
 from watcher.fragalysis import Upload as RemoteUpload
@@ -24,6 +24,7 @@ from watcher.store import batches, results, targets
 from watcher.store.batches import MOVES
 from watcher.store.claims import Policy
 from watcher.store.engine import Store
+from watcher.store.invariants import broken_rules
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, Score, Target, Transition
 from watcher.store.standing import OPEN
 
@@ -219,6 +220,7 @@ class Purchases(RuleBasedStateMachine):
             for claim in await results.missing(session, batch_id):
                 batches.fail(session, claim, "no_result", self.world.now)
             batches.move(session, batch, "collected", why="done", now=self.world.now)
+            batch.finished_at = batch.collected_at = self.world.now
 
     # People and time
 
@@ -273,7 +275,7 @@ class Purchases(RuleBasedStateMachine):
 
     async def _check(self) -> None:
         async with self.store.read() as session:
-            assert await broken_promises(session) == []
+            assert await broken_rules(session) == []
             states = {
                 claim_id: (smiles, state)
                 for claim_id, smiles, state in await session.execute(

@@ -1,7 +1,6 @@
-"""Words to fill a record with, as the stages do it, and the promises that must hold in it whatever was done."""
+"""Words to fill a record with, as the stages do it."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.support.clock import START
 from watcher.settings import DatabaseSettings
-from watcher.store import batches, claims, compounds, profiles, purchases, results, targets
+from watcher.store import batches, claims, compounds, invariants, profiles, purchases, results, targets
 from watcher.store.claims import Policy
 from watcher.store.compounds import Seen, Verdict
 from watcher.store.engine import Store
+from watcher.store.invariants import Finding
 from watcher.store.results import Result
-from watcher.store.schema import Alias, Batch, BatchItem, Claim, Compound, Instance, Profile, Target, Upload
+from watcher.store.schema import Alias, Batch, Claim, Compound, Instance, Profile, Target, Upload
 
 STACK = "https://fragalysis.example"
 CHEMISTRY = "today"
@@ -238,35 +238,9 @@ class World:
             profile = await session.scalar(select(Profile).where(Profile.key == self.profile_key))
             return await claims.count_open(session, profile) if profile else {}
 
-    async def broken(self) -> list[str]:
+    async def broken(self) -> list[Finding]:
         async with self.store.read() as session:
-            return await broken_promises(session)
-
-
-async def broken_promises(session: AsyncSession) -> list[str]:
-    """Say what must never be found in a record; nothing is well."""
-    problems: list[str] = []
-    items = (
-        await session.execute(
-            select(BatchItem.claim_id, BatchItem.live, Claim.state, Batch.state, Batch.remote_id)
-            .join(Claim, Claim.id == BatchItem.claim_id)
-            .join(Batch, Batch.id == BatchItem.batch_id)
-        )
-    ).all()
-    live = Counter(claim_id for claim_id, is_live, *_ in items if is_live)
-    problems += [f"claim {claim_id} is live {count} times" for claim_id, count in live.items() if count > 1]
-    for claim_id, is_live, claim_state, batch_state, remote_id in items:
-        if is_live and claim_state in ("wanted", "withheld"):
-            problems.append(f"claim {claim_id} could be bought again: it is {claim_state}, and live in a batch")
-        if is_live and batch_state == "closed":
-            problems.append(f"claim {claim_id} is live in a closed batch")
-        if batch_state == "submitted" and remote_id is None:
-            problems.append("a submitted batch has no remote id")
-    reserved = set(await session.scalars(select(Claim.id).where(Claim.state == "reserved")))
-    problems += [f"claim {claim_id} is reserved by nothing" for claim_id in reserved - live.keys()]
-    pairs = select(func.count()).select_from(Claim).group_by(Claim.compound_id, Claim.profile_id, Claim.round)
-    problems += [f"{count} claims for one purchase" for count in await session.scalars(pairs) if count > 1]
-    return problems
+            return await invariants.broken_rules(session)
 
 
 async def count_rows(session: AsyncSession, *models: type) -> list[int]:

@@ -137,6 +137,10 @@ RULES: Sequence[tuple[str, str, str, Select[Any]]] = (
         BatchItem.live).group_by(BatchItem.claim_id).having(func.count() > 1)),
     ("claim", "ended without a score that says so", REPORT, select(Claim.id).where(
         Claim.state.in_(("scored", "no_route")), ~_score)),
+    ("claim", "has a result, but is free to be sent again", STOP, select(Claim.id).where(
+        Claim.state.in_(OPEN), exists().where(Score.claim_id == Claim.id))),
+    ("claim", "ended with a result, but no batch holds it any more", STOP, select(Claim.id).where(
+        Claim.state.in_(("scored", "no_route")), Claim.id.not_in(_live))),
     ("claim", "withheld or failed without a reason", REPORT, select(Claim.id).where(
         Claim.state.in_(("withheld", "failed")), Claim.reason.is_(None))),
     ("claim", "free to be sent under a profile that nobody approved", STOP, select(Claim.id)
@@ -171,6 +175,9 @@ RULES: Sequence[tuple[str, str, str, Select[Any]]] = (
     ("upload", "its archive is stored without path, digest or size", "`watcher retry` does not see it: " + REPORT,
      _uploads(Upload.archive_state == "stored", or_(
          Upload.archive_path.is_(None), Upload.archive_sha256.is_(None), Upload.archive_size.is_(None)))),
+    ("upload", "its archive is another upload's too", REPORT, select(Upload.id).where(
+        Upload.archive_path.in_(select(Upload.archive_path).where(Upload.archive_path.is_not(None))
+                                .group_by(Upload.archive_path).having(func.count() > 1)))),
     ("upload", "its archive would never be fetched: nothing is due", REPORT, _uploads(
         _current, Upload.archive_state.in_(("wanted", "unavailable")), Upload.archive_due_at.is_(None))),
     ("upload", "a build at the server without the time of it, or the other way round", REPORT, _uploads(
@@ -191,17 +198,22 @@ RULES: Sequence[tuple[str, str, str, Select[Any]]] = (
 
 
 async def broken(session: AsyncSession) -> list[Finding]:
-    """Return the rows that contradict each other."""
-    found = [
-        Finding(f"{kind} {row_id}", what, action)
-        for kind, what, action, query in RULES
-        for row_id in await session.scalars(query.distinct())
-    ]
+    """Return what contradicts itself."""
+    found = await broken_rules(session)
     found += await _payloads(session)
     found += await _conditions(session)
     if await session.scalar(select(func.count()).select_from(Instance)) != 1:
         found.append(Finding("instance", "the record has no name of its own at the service", RESTORE))
     return found
+
+
+async def broken_rules(session: AsyncSession) -> list[Finding]:
+    """Return the rows that contradict each other."""
+    return [
+        Finding(f"{kind} {row_id}", what, action)
+        for kind, what, action, query in RULES
+        for row_id in await session.scalars(query.distinct())
+    ]
 
 
 async def _payloads(session: AsyncSession) -> list[Finding]:
