@@ -11,7 +11,7 @@ from typing import Literal
 
 import pytest
 
-from tests.crash.scene import REMOTE_ID, TARGET, Case, Kill, Version, play_all, scene
+from tests.crash.scene import REMOTE_ID, TARGET, Case, Kill, Version, play_all, processes_in, scene
 from tests.support.process import eventually
 from watcher.points import POINTS
 from watcher.sandbox import Fault
@@ -83,9 +83,9 @@ depends_on = None
 def upgrade() -> None:
     op.create_table("addition", sa.Column("id", sa.Integer(), primary_key=True))
 '''
-COMMITS = 25
+COMMITS = 26
 """As many commits as a daemon makes from an empty record to the end of this small work."""
-SURE = 22
+SURE = 23
 """As many as it makes at least: results that come late come together, in fewer commits."""
 ANSWER = 16
 """The commit of the first answer to a purchase."""
@@ -93,11 +93,16 @@ SIDES = ("store.committing", "store.committed")
 """Points before and after any commit."""
 
 
+WAYS_DIFFER = ("submit.", "reconcile.", "collect.")
+"""What is done around these points differs between the versions of the API."""
+
+
 def cases_of(point: str, on: Literal["sqlite", "postgres"] = "sqlite") -> Iterator[Case]:
     """Every way in which a daemon may end at a point."""
     for version, by in product(VERSIONS, SIGNALS):
-        if by == "TERM" and (point in COMMANDS or (len(point) % 2 == 0) == (version == "v1")):
-            continue  # only the daemon ends in order; and one version at a point, so that all points take turns
+        takes_turns = not point.startswith(WAYS_DIFFER) and (len(point) % 2 == 0) == (version == "v1")
+        if by == "TERM" and (point in COMMANDS or takes_turns):
+            continue  # only the daemon ends in order; and where the versions are alike, one of them at each point
         listing = point != "adopt.recording"
         for nth in (1, 2) if point in TWICE else (1,):
             last = Kill(point, nth, by, COMMANDS.get(point, ("run",)))
@@ -126,12 +131,26 @@ def test_ended_at_a_point(point: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_the_kills_and_the_check_rest_on(version: Version, tmp_path: Path) -> None:
+    """As many commits as are said, and a child process that is seen while there is one."""
+    with scene(tmp_path / "scene", version) as stage:
+        with stage.launched("--tell", SIDES[1], "--", "run") as daemon:
+            eventually(lambda: len(processes_in(stage.folder)) == 2)
+            eventually(stage.is_settled)
+            assert daemon.stop() == 0
+        commits = sum(line == f"launch: reached {SIDES[1]}\n" for line in daemon.stderr)
+        assert SURE <= commits <= COMMITS
+        stage.check()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(1, COMMITS + 1, 5))
 def test_killed_around_each_commit(first: int, tmp_path: Path) -> None:
     """On one side in one version, on the other side in the other."""
     cases = [
         Case((Kill(side, nth),), VERSIONS[(nth + number) % 2], never_reached=nth > SURE)
-        for nth in range(first, first + 5)
+        for nth in range(first, min(first + 5, COMMITS + 1))
         for number, side in enumerate(SIDES)
     ]
     play_all(cases, tmp_path)

@@ -1,10 +1,11 @@
 """Starts commands, each in a process of its own, with a signal waiting for it at a point of `watcher.points`.
 
 python -P tests/support/launch.py, which then is told by a socket what to start: [FOLDER,
---at NAME[:nth] --signal KILL|TERM [--checkpoints] [--migrations FOLDER] -- run]
+[--at NAME[:nth] --signal KILL|TERM | --tell NAME] [--checkpoints] [--migrations FOLDER] -- run]
 
-Nothing else arms a point. With `--checkpoints` SQLite empties its log at every commit, so that a kill often meets it;
-with `--migrations` the program is a newer one, which knows the revision 0002 of that folder.
+Nothing else arms a point. With `--tell` it says each time that one is reached, and sends nothing. With `--checkpoints`
+SQLite empties its log at every commit, so that a kill often meets it; with `--migrations` the program is a newer one,
+which knows the revision 0002 of that folder.
 
 The commands are forked from this process, which has imported the program and done nothing else: importing it takes more
 time than most of them live.
@@ -20,6 +21,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -63,6 +65,12 @@ class Armed:
                 os.kill(os.getpid(), self._signal)
 
 
+def tell(reached: str, name: str) -> None:
+    """Say that a point is reached if it is the one that is asked for."""
+    if reached == name:
+        os.write(2, f"{REACHED} {name}\n".encode())
+
+
 def checkpoint_always(connection: Any, _: object) -> None:
     """Let a commit that leaves anything in the log move it into the record at once."""
     cursor = connection.cursor()
@@ -83,6 +91,7 @@ def launch(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--at")
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
+    parser.add_argument("--tell", choices=points.POINTS)
     parser.add_argument("--checkpoints", action="store_true")
     parser.add_argument("--migrations", type=Path)
     parser.add_argument("command", nargs="+")
@@ -90,6 +99,8 @@ def launch(arguments: Sequence[str]) -> None:
     if asked.at:
         name, _, nth = asked.at.partition(":")
         points.hook = Armed(name, int(nth or 1), signal.Signals[f"SIG{asked.signal}"])
+    if asked.tell:
+        points.hook = partial(tell, name=asked.tell)
     if asked.checkpoints:
         event.listen(Pool, "connect", checkpoint_always)
     if asked.migrations:
