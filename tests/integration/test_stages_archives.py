@@ -202,14 +202,15 @@ async def test_an_archive_under_a_wrong_label_is_stored_as_what_it_is(
 async def test_an_archive_that_comes_again_in_another_format_takes_the_place_of_the_first(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await job.once()
+    with monkeypatch.context() as mislabelled:
+        mislabelled.setattr("watcher.sandbox.downloads.build", lambda *what: build(what[0], what[1], what[2], "2024"))
+        await job.once()
     folder = job.downloads / A[1] / A[0] / "1"
-    await asyncio.to_thread((folder / f"{A[0]}.tar.gz").write_bytes, b"damaged")
-    monkeypatch.setattr("watcher.sandbox.downloads.build", lambda *what: build(what[0], what[1], what[2], "2024"))
+    await asyncio.to_thread((folder / f"{A[0]}.zip").write_bytes, b"damaged")
     job.sandbox.fragalysis.downloads._builds.clear()
     await job.once()
-    assert sorted(path.name for path in folder.iterdir()) == [f"{A[0]}.zip", "files"]
-    assert (await job.uploads())[0].archive_path == f"{A[1]}/{A[0]}/1/{A[0]}.zip"
+    assert sorted(path.name for path in folder.iterdir()) == [f"{A[0]}.tar.gz", "files"]
+    assert (await job.uploads())[0].archive_path == f"{A[1]}/{A[0]}/1/{A[0]}.tar.gz"
     async with Store(job.settings.database, read_only=True) as store:
         assert await inventory(store, job.settings.download) == []
 
