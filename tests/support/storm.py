@@ -148,7 +148,8 @@ REFUSED = ("redirect_302", "redirect_307", "session_deleted", "401", "403")
 """A service does not let us in."""
 STRANGE = ("404", "null", "number", "missing", "wrong_type")
 """A definite answer, and none that is known."""
-BROKEN = ("500", "502", "503", "504", "504_after")
+FAILED = ("500", "504", "504_after")
+"""The server did not build; 502 and 503 say that it is away."""
 PROCESSED = ("504_after", "reset_after", "held", "held_after", "half", "wrong_length", "invalid_json", *STRANGE[-2:])
 """A purchase is made, now or in the end, so that it is found in the service's list."""
 SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -158,8 +159,8 @@ SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
         "": ("wrong_length", "invalid_json"),  # it sets one, and nothing else of it is read
         "unreachable": ("404",),
     },
-    "request": {"archive_unavailable": BROKEN},
-    "request_task": {"archive_unavailable": BROKEN},
+    "request": {"archive_unavailable": FAILED},
+    "request_task": {"archive_unavailable": FAILED},
     "file": {
         "archive_unavailable": ("sign_in_page", "page", "null", "nothing", "number", "invalid_json"),  # no archive
         "archive_quarantined": ("wrong_length",),  # half an archive, whole by what it says of itself

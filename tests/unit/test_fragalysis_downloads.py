@@ -110,12 +110,13 @@ async def test_every_captured_refusal(name: str, status: int, kind: type[Excepti
     assert type(raised.value) is kind
 
 
-@pytest.mark.parametrize("status", [208, 429, 503])
+@pytest.mark.parametrize("status", [208, 429, 502, 503])
 async def test_later(status: int) -> None:
     reply = answer({"message": "busy"}, status, {"Retry-After": "90"})
     async with stack({DOWNLOAD: reply}) as server, server.client() as client:
         with pytest.raises(Transient) as raised:
             await client.request_download("Mpro", "lb18145-1", OPTIONS)
+        assert type(raised.value) is Transient, "no failed build"
         assert raised.value.retry_after == timedelta(seconds=90)
         assert len(server.asked(DOWNLOAD)) == 1
 

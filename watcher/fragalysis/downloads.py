@@ -25,6 +25,8 @@ _LONGEST_WAIT = timedelta(seconds=30)
 _LONGEST_RETRY_AFTER = timedelta(minutes=5)
 _FAILED_LOOKS = 5
 _BUILDS = 3
+_IS_DOWN = (502, 503)
+"""What a proxy says while the stack is away; 504 can be a build that takes too long."""
 
 
 class CannotBuild(Transient):
@@ -67,8 +69,8 @@ class Downloads:
     async def request_download(self, name: str, tas: str, options: DownloadSettings) -> FileLink | BuildTask:
         """Ask for the archive of a target: a link, or a build to wait for. The same request again finds the same file.
 
-        Raises CannotBuild for 5xx; Transient for "later" (208: being prepared for somebody else, 429: at capacity);
-        NotAMember, AuthFailure; NoObservations and Invalid for other definite answers.
+        Raises Transient for "later" (208: being prepared for somebody else, 429: at capacity, 502 and 503: away);
+        CannotBuild for any other 5xx; NotAMember, AuthFailure; NoObservations and Invalid for other definite answers.
         """
         requested_at = self._clock.now()
         answer = await self._session.post(DOWNLOAD_PATH, payload(name, tas, options), operation="download_request")
@@ -214,7 +216,7 @@ def _refused(answer: Answer, failure: Failure, subject: str) -> Failure:
         return NoObservations(f"{subject} was refused because the target holds no observations yet")
     if answer.status == 429:
         return Transient(f"{subject} has to wait: the server builds as much as it can", retry_after=answer.retry_after)
-    if answer.status >= 500:
+    if answer.status >= 500 and answer.status not in _IS_DOWN:
         return CannotBuild(f"{subject} failed on the server with {answer.status}", retry_after=answer.retry_after)
     if answer.status == 404 and said:
         return Invalid(f"{subject} was refused: {said}")
