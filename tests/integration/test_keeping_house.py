@@ -137,6 +137,19 @@ async def test_the_newest_and_the_current_archive_are_kept(house: House) -> None
     assert await house.prune() == []
 
 
+async def test_an_archive_that_was_passed_over_while_it_was_fetched_again_makes_room(house: House) -> None:
+    uploads = [await house.publish()]
+    async with house.store.write() as session:
+        upload, _ = await targets.upload_with_target(session, uploads[0])
+        targets.set_archive_state(session, upload, "wanted", now=START, why="observations appeared")
+    uploads += [await house.publish() for _ in range(2)]
+    assert await house.states() == ["skipped", "stored", "stored"]
+    assert await house.prune() == uploads[:1]
+    assert await house.states() == ["pruned", "stored", "stored"]
+    assert len(house.on_disk) == 2
+    assert await inventory(house.store, house.settings.download) == []
+
+
 @pytest.mark.parametrize(("keep", "left"), [(0, 4), (1, 2), (3, 3), (9, 4)])
 async def test_what_counts_now_is_kept_whatever_its_time(house: House, keep: int, left: int) -> None:
     uploads = [await house.publish() for _ in range(4)]

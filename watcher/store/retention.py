@@ -16,6 +16,10 @@ CHUNK = 500
 """Rows deleted in one transaction: others may write in between."""
 
 
+_ON_DISK = ("stored", "skipped")
+"""States of an archive that may lie on the disk: one passed over while it was to be fetched again is `skipped`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Superseded:
     """An archive that is to be removed, or whose removal was not finished."""
@@ -39,7 +43,7 @@ async def superseded(session: AsyncSession, keep: int) -> list[Superseded]:
     stored = (
         select(Upload.id, place)
         .join(Target, Target.id == Upload.target_id)
-        .where(Upload.archive_state == "stored", Upload.archive_path.is_not(None))
+        .where(Upload.archive_state.in_(_ON_DISK), Upload.archive_path.is_not(None))
         .subquery()
     )
     beyond = select(stored.c.id).where(stored.c.place > keep)
@@ -59,7 +63,7 @@ async def superseded(session: AsyncSession, keep: int) -> list[Superseded]:
 async def begin_removal(session: AsyncSession, upload_id: int, *, now: datetime, why: str, who: str) -> bool:
     """Note that an archive is not kept any more; returns whether it is to be removed."""
     upload, target = await upload_with_target(session, upload_id)
-    if upload.archive_state == "stored" and target.current_upload_id != upload.id:
+    if upload.archive_state in _ON_DISK and target.current_upload_id != upload.id:
         set_archive_state(session, upload, "pruned", now=now, why=why, who=who)
     return upload.archive_state == "pruned"
 
