@@ -275,6 +275,23 @@ async def test_late_rows_are_picked_up_once_more(job: Job) -> None:
     assert "CCCl" in smiles
 
 
+async def test_an_upload_that_comes_back_is_still_read_once_more(job: Job) -> None:
+    fragalysis = job.sandbox.fragalysis
+    async with job.run() as runner:
+        await job.again(runner)
+        fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+        await job.again(runner)
+        fragalysis.withdraw(*A)
+        fragalysis.add_upload(*A, [("A0500a", "CCCl", "Z7")])
+        target = fragalysis.world.find(*A)
+        del target.uploads[1:]
+        target.published = 1
+        await job.again(runner)
+        assert "CCCl" not in job.bought
+        await job.later(runner, minutes=11)
+    assert job.bought == FOUR | {"CCC": 1, "CCCl": 1}
+
+
 async def test_a_second_reading_that_breaks_the_contract_sets_nothing_aside_and_is_told(job: Job) -> None:
     with structlog.testing.capture_logs() as logs:
         async with job.run() as runner:
