@@ -1,14 +1,17 @@
 """Uploads: seen, compared, read, exported, in either age of Fragalysis and with either version of Molecule.one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import structlog
 
 from tests.support.pipeline import PRIVATE, ROWS_A, ROWS_B, A, B, Job, Version, world
+from watcher import points
+from watcher.fragalysis import Fragalysis, NoObservations
 from watcher.pipeline.runner import Runner
 
 FOUR = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
@@ -273,6 +276,43 @@ async def test_late_rows_are_picked_up_once_more(job: Job) -> None:
         assert job.asked("/api/site_observations/") == asked
     smiles = (job.downloads / A[1] / A[0] / "1" / "files" / "smiles.smi").read_text()
     assert "CCCl" in smiles
+
+
+async def test_rows_that_appear_while_the_request_is_refused_for_want_of_them_are_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal arrives after the first reading, and the second one finds nothing that is new."""
+    request, read = Fragalysis.download_target, Fragalysis.get_target_compound_smiles
+    refused, recorded = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(points, "hook", lambda name: recorded.set() if name == "extract.recorded" else None)
+
+    async with world(tmp_path, empty=True) as job:
+        target = job.sandbox.fragalysis.add_target(*A)
+        job.sandbox.fragalysis.add_upload(*A, [])
+
+        async def late(self: Fragalysis, *arguments: Any, **more: Any) -> Any:
+            try:
+                return await request(self, *arguments, **more)
+            except NoObservations:
+                committed = target.uploads.pop().committed
+                target.published = 0
+                job.sandbox.fragalysis.add_upload(*A, ROWS_A)
+                target.uploads[0].committed = committed
+                refused.set()
+                await recorded.wait()
+                raise
+
+        async def later(self: Fragalysis, target_id: int) -> Any:
+            await refused.wait()
+            return await read(self, target_id)
+
+        monkeypatch.setattr(Fragalysis, "download_target", late)
+        monkeypatch.setattr(Fragalysis, "get_target_compound_smiles", later)
+        async with job.run() as runner:
+            await job.again(runner)
+            assert [one.archive_state for one in await job.uploads()] == ["skipped"]
+            await job.later(runner, minutes=11)
+        assert [one.archive_state for one in await job.uploads()] == ["stored"]
 
 
 async def test_an_upload_that_comes_back_is_still_read_once_more(job: Job) -> None:

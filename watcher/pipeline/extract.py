@@ -139,7 +139,7 @@ class Extract:
                     session, upload, "extracted", now=now, why=f"{len(observations)} observations read"
                 )
             # Without observations there was nothing to pack; and an archive built before the late ones lacks them.
-            unpacked = (added and upload.archive_state == "skipped") or (late and upload.archive_state == "stored")
+            unpacked = (seen and upload.archive_state == "skipped") or (late and upload.archive_state == "stored")
             if unpacked and self._context.settings.download.enabled:
                 targets.set_archive_state(session, upload, "wanted", now=now, why="observations appeared")
             await close_condition(session, subject_of(target, upload), "scoring_quarantined", now=now)
