@@ -15,7 +15,7 @@ import structlog
 
 from tests.support.hostile import Entry, tar_gz
 from tests.support.pipeline import A, B, Job, until, world
-from watcher.archives import digest
+from watcher.archives import digest, receive
 from watcher.fragalysis import Fragalysis
 from watcher.pipeline.download import Download
 from watcher.pipeline.inventory import inventory
@@ -370,6 +370,26 @@ async def test_a_renamed_target_is_asked_for_by_its_new_name(job: Job, monkeypat
     assert await state(job) == ["stored", "stored"]
     assert await job.conditions() == {}
     assert (job.downloads / A[1] / "Entero" / "current").is_symlink()
+
+
+async def test_a_target_that_is_renamed_while_its_archive_is_fetched_does_not_lack_it(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.sandbox.fragalysis.break_builds(*A)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert [*await job.conditions()] == [f"{UPLOAD_A}: archive_unavailable"]
+        job.sandbox.fragalysis.break_builds(*A, False)
+
+        async def renamed(*arguments: Any, **more: Any) -> Any:
+            job.sandbox.fragalysis.rename(*A, "Entero")
+            await runner.scan.step(0)
+            return await receive(*arguments, **more)
+
+        monkeypatch.setattr("watcher.pipeline.download.receive", renamed)
+        await job.later(runner, hours=8)
+    assert await state(job) == ["stored", "stored"]
+    assert await job.conditions() == {}
 
 
 async def test_no_archives_unless_asked_for(job: Job) -> None:

@@ -255,7 +255,7 @@ class Download:
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             # Also of an upload that was passed over meanwhile: it is whole, and can never be had again.
-            stored, _ = await targets.upload_with_target(session, upload.id)
+            stored, target = await targets.upload_with_target(session, upload.id)  # it may bear another name by now
             if stored.archive_state == "pruned":
                 return  # what lay there was let go of
             targets.set_archive_state(session, stored, "stored", now=now, why="downloaded, checked and unpacked")
