@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import structlog
 
 from tests.support.hostile import Entry, tar_gz
 from tests.support.pipeline import A, B, Job, until, world
+from watcher import points
 from watcher.archives import digest, receive
 from watcher.fragalysis import Fragalysis
 from watcher.pipeline.download import Download
@@ -42,6 +44,14 @@ def serve(monkeypatch: pytest.MonkeyPatch, job: Job, content: bytes) -> None:
 
 async def state(job: Job) -> list[str]:
     return [one.archive_state for one in await job.uploads()]
+
+
+def bring_late_rows(job: Job) -> None:
+    """Let an observation appear in the upload that is there."""
+    target = job.sandbox.fragalysis.world.find(*A)
+    job.sandbox.fragalysis.add_upload(*A, [("A0500a", "CCCl", "Z7")])
+    target.uploads.pop()
+    target.published = 1
 
 
 @pytest.mark.slow
@@ -390,6 +400,28 @@ async def test_a_target_that_is_renamed_while_its_archive_is_fetched_does_not_la
         await job.later(runner, hours=8)
     assert await state(job) == ["stored", "stored"]
     assert await job.conditions() == {}
+
+
+async def test_an_archive_is_built_again_when_rows_appear_while_it_is_built(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: Counter[str] = Counter()
+    monkeypatch.setattr(points, "hook", lambda name: reached.update([name]))
+    began, pace = job.clock.now(), job.sandbox.fragalysis.downloads.pace
+    pace.polls = 10**6
+    async with job.run() as runner:
+        await runner.scan.request()
+        settling = asyncio.create_task(runner.settle())
+        await until(lambda: reached["extract.recorded"] == 2 and reached["download.task-remembered"])
+        bring_late_rows(job)
+        await until(lambda: job.clock.now() - began > timedelta(minutes=11))
+        await runner.turn()
+        await until(lambda: reached["extract.recorded"] == 4)
+        assert await state(job) == ["wanted", "wanted"]
+        pace.polls = 2
+        await settling
+    assert await state(job) == ["stored", "stored"]
+    assert "CCCl" in (job.downloads / A[1] / A[0] / "current" / "files" / "smiles.smi").read_text()
 
 
 async def test_no_archives_unless_asked_for(job: Job) -> None:

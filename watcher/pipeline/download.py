@@ -90,6 +90,7 @@ class Download:
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
         )
         resume = self._task_of(upload)
+        asked_at = resume.requested_at if resume else self._context.clock.now()
         try:
             link = await self._context.fragalysis.download_target(
                 target.name,
@@ -107,7 +108,7 @@ class Download:
             await self._look_again(unit, listed=current is not None)
             return
         try:
-            await self._fetch(link, target, upload, folder)
+            await self._fetch(link, target, upload, folder, asked_at)
         except Transient as failure:
             if resume is not None and isinstance(failure, LinkExpired):  # no outage: nothing could be fetched for long
                 await self._look_again(unit, listed=True)
@@ -231,7 +232,7 @@ class Download:
             upload.archive_task_at = task.requested_at if task else None
         reach("download.task-remembered")
 
-    async def _fetch(self, link: FileLink, target: Target, upload: Upload, folder: Path) -> None:
+    async def _fetch(self, link: FileLink, target: Target, upload: Upload, folder: Path, asked_at: datetime) -> None:
         async def name(format_: Format) -> str:
             named = archive_name(folder.parent, format_)
             await self._announce(upload.id, folder / named)
@@ -266,6 +267,8 @@ class Download:
             await close_condition(
                 session, subject_of(target, upload), "archive_unavailable", "archive_quarantined", now=now
             )
+            if target.current_upload_id == stored.id and await targets.has_late_rows(session, stored, since=asked_at):
+                targets.set_archive_state(session, stored, "wanted", now=now, why="observations appeared meanwhile")
         reach("download.recorded")
 
     async def _announce(self, upload_id: int, path: Path) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher import __version__
-from watcher.store.schema import Instance, Target, Upload
+from watcher.store.schema import Instance, Observation, Target, Upload
 from watcher.store.transitions import note, say_after_commit
 
 UploadKey = tuple[int, datetime]
@@ -202,6 +202,14 @@ def set_scoring_state(
     upload.scoring_due_at = now if state == "detected" else None
     upload.scoring_attempts = 0
     upload.program_version = __version__
+
+
+async def has_late_rows(session: AsyncSession, upload: Upload, *, since: datetime) -> bool:
+    """Say whether a reading after the first one has brought observations since a moment."""
+    if upload.extracted_at is None:
+        return False
+    latest = await session.scalar(select(func.max(Observation.seen_at)).where(Observation.upload_id == upload.id))
+    return latest is not None and latest > max(since, upload.extracted_at)
 
 
 async def due_archives(session: AsyncSession, now: datetime, *states: str) -> Sequence[int]:
