@@ -424,6 +424,21 @@ async def test_an_archive_is_built_again_when_rows_appear_while_it_is_built(
     assert "CCCl" in (job.downloads / A[1] / A[0] / "current" / "files" / "smiles.smi").read_text()
 
 
+async def test_a_bad_archive_does_not_take_the_place_of_a_good_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with job.run() as runner:
+        await job.again(runner)
+        folder = job.downloads / A[1] / A[0] / "1"
+        good = (folder / f"{A[0]}.tar.gz").read_bytes()
+        bring_late_rows(job)
+        serve(monkeypatch, job, tar_gz([Entry("a", os.urandom(9000))])[:-4000])
+        await job.later(runner, minutes=11)
+        await job.later(runner, minutes=30)
+    assert await state(job) == ["quarantined", "stored"]
+    assert (folder / f"{A[0]}.tar.gz").read_bytes() == good
+    assert {path.name for path in folder.iterdir()} == {f"{A[0]}.tar.gz", "files"}
+    assert (folder / "files" / "smiles.smi").is_file()
+
+
 async def test_no_archives_unless_asked_for(job: Job) -> None:
     job.set("download", enabled=False)
     await job.once()

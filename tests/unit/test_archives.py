@@ -5,7 +5,6 @@ import errno
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,31 +156,18 @@ async def test_a_sick_disk_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert files(tmp_path) == []
 
 
-async def test_an_archive_has_its_name_once_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
+def test_an_archive_is_renamed_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[Path, bool]] = []
     monkeypatch.setattr(
-        sys.modules["watcher.archives.receive"],
-        "sync_directory",
-        lambda folder: seen.append((folder, (tmp_path / "a.tar.gz").exists())),
+        "watcher.archives.layout.sync_directory",
+        lambda folder: synced.append((folder, (tmp_path / "a.tar.gz").exists())),
     )
-
-    async def name(format_: str) -> str:
-        seen.append((format_, [path.name for path in await asyncio.to_thread(files, tmp_path)]))
-        return "a.tar.gz"
-
-    received = await receive(pieces(GZIP), tmp_path / "a.zip", expected_length=None, max_size=GB, name=name)
-    assert received.path == tmp_path / "a.tar.gz"
+    (tmp_path / "a.zip").write_bytes(GZIP)
+    assert rename(tmp_path / "a.zip", tmp_path / "a.tar.gz") == tmp_path / "a.tar.gz"
     assert files(tmp_path) == [tmp_path / "a.tar.gz"]
-    assert seen == [("tar.gz", [".a.zip.part"]), (tmp_path, True)], "for good: synced after the name has changed"
-
-
-async def test_an_archive_without_a_name_is_not_kept(tmp_path: Path) -> None:
-    async def name(_: str) -> str:
-        raise Ours("the record is away")
-
-    with pytest.raises(Ours, match="away"):
-        await receive(pieces(GZIP), tmp_path / "a.zip", expected_length=None, max_size=GB, name=name)
-    assert files(tmp_path) == []
+    assert synced == [(tmp_path, True)], "after the name has changed"
+    with pytest.raises(Ours, match="renaming"):
+        rename(tmp_path / "missing.zip", tmp_path / "b.zip")
 
 
 def test_what_came_in_another_format_goes_and_nothing_else(tmp_path: Path) -> None:

@@ -145,6 +145,14 @@ def entries(path: Path) -> list[Path]:
     return []
 
 
+def rename(path: Path, to: Path) -> Path:
+    """Give a file another name on the same disk, for good. Raises Ours."""
+    with disk(path, "renaming"):
+        renamed = path.replace(to)
+        sync_directory(to.parent)
+    return renamed
+
+
 def part_of(path: Path) -> Path:
     """Return where `path` is being made, beside it."""
     return path.with_name(f".{path.name}.part")

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,18 +39,11 @@ class Received:
 
 
 async def receive(
-    chunks: AsyncIterator[bytes],
-    destination: Path,
-    *,
-    expected_length: int | None,
-    max_size: int,
-    name: Callable[[Format], Awaitable[str]] | None = None,
+    chunks: AsyncIterator[bytes], destination: Path, *, expected_length: int | None, max_size: int
 ) -> Received:
     """Write `chunks` to `destination` by way of a temporary file beside it; on any failure nothing is left.
 
     The first bytes decide about the format, for the server labels everything a zip (capture `download_get_file`).
-    `name` is told of it once all is there, and says what the file is called instead.
-
     Raises Transient for fewer bytes than announced, NotAnArchive for something else than an archive, Unsafe for more
     than announced or allowed, Ours for the disk. Files are written in a thread of their own.
     """
@@ -61,9 +54,7 @@ async def receive(
     try:
         await _in(thread, file.open, expected_length)
         size, format_ = await _write(chunks, file, thread, destination.name, expected_length, max_size)
-        if name is not None:
-            destination = destination.with_name(await name(format_))
-        sha256 = await _in(thread, file.finish, destination)
+        sha256 = await _in(thread, file.finish)
     except BaseException:
         with suppress(Ours):  # what went wrong first is what counts
             await asyncio.shield(_in(thread, file.discard))  # after whatever write is still under way
@@ -135,14 +126,14 @@ class _PartFile:
         with disk(self._part, "writing"):
             write_all(self._fd, data)
 
-    def finish(self, destination: Path) -> str:
+    def finish(self) -> str:
         with disk(self._part, "storing"):
             os.fsync(self._fd)
             self._close()
             reach("receive.written")
-            self._part.replace(destination)
+            self._part.replace(self._destination)
             self._made = False
-            sync_directory(destination.parent)
+            sync_directory(self._destination.parent)
             reach("receive.renamed")
         return self._sha256.hexdigest()
 

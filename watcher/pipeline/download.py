@@ -8,19 +8,21 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from shutil import rmtree
 
 import structlog
 from structlog.contextvars import bind_contextvars
 
 from watcher.archives import (
     FILES,
-    Format,
     NotAnArchive,
     Undecodable,
     archive_name,
+    part_of,
     point_current,
     receive,
     removal,
+    rename,
     target_directory,
     unpack,
     upload_directory,
@@ -233,22 +235,19 @@ class Download:
         reach("download.task-remembered")
 
     async def _fetch(self, link: FileLink, target: Target, upload: Upload, folder: Path, asked_at: datetime) -> None:
-        async def name(format_: Format) -> str:
-            named = archive_name(folder.parent, format_)
-            await self._announce(upload.id, folder / named)
-            return named
-
-        async with self._context.fragalysis.fetch(link) as (length, chunks):
-            received = await receive(
-                chunks,
-                folder / archive_name(folder.parent, link.format),
-                expected_length=length,
-                max_size=self._settings.max_archive_size,
-                name=name,
-            )
-        path = received.path
-        if self._settings.extract:
-            await self._unpack(path, folder / FILES)
+        making = part_of(folder / "archive")  # a good one stays in its place until this one has proved good too
+        try:
+            part, limit = making / archive_name(folder.parent, link.format), self._settings.max_archive_size
+            async with self._context.fragalysis.fetch(link) as (length, chunks):
+                received = await receive(chunks, part, expected_length=length, max_size=limit)
+            # The bytes decide about the name, whatever the label.
+            path = folder / archive_name(folder.parent, received.format)
+            await self._announce(upload.id, path)
+            if self._settings.extract:
+                await self._unpack(part, folder / FILES)
+            await asyncio.to_thread(rename, part, path)
+        finally:
+            await asyncio.to_thread(rmtree, making, ignore_errors=True)
         await asyncio.to_thread(removal.remove_other_formats, path)
         if not await self.passed_over([upload.id]):
             await asyncio.to_thread(point_current, folder.parent, folder)
@@ -272,11 +271,15 @@ class Download:
         reach("download.recorded")
 
     async def _announce(self, upload_id: int, path: Path) -> None:
-        """Let the record know of an archive before it has its name; what lies there without a digest is not trusted."""
+        """Let the record know of an archive before it has its name.
+
+        What lies there without its digest is not trusted; the digest of an earlier one speaks against the new one too.
+        """
         async with self._context.store.write() as session:
             upload, _ = await targets.upload_with_target(session, upload_id)
-            upload.archive_path = self._relative(path)
-            upload.archive_sha256 = upload.archive_size = None
+            if upload.archive_path != self._relative(path):
+                upload.archive_path = self._relative(path)
+                upload.archive_sha256 = upload.archive_size = None
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self._settings.directory.absolute()))
