@@ -108,7 +108,7 @@ class FragalysisSettings(Section):
     max_concurrent_downloads: int = Field(default=1, ge=1, le=16)
     """Archives built and fetched at a time. Building is heavy for the stack: one is polite."""
     build_timeout: PositiveDuration = timedelta(hours=6)
-    """A build that is not ready after this time is given up and asked for again later."""
+    """A build that is not ready, or a file that is not here, after this time is given up and asked for again later."""
 
     @property
     def url(self) -> str:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from tests.support.hostile import Entry, tar_gz
 from tests.support.pipeline import A, B, Job, until, world
 from watcher import points
 from watcher.archives import digest, receive
-from watcher.fragalysis import Fragalysis
+from watcher.fragalysis import FileLink, Fragalysis
 from watcher.pipeline.download import Download
 from watcher.pipeline.inventory import inventory
 from watcher.sandbox.archives import build
@@ -437,6 +438,35 @@ async def test_a_bad_archive_does_not_take_the_place_of_a_good_one(job: Job, mon
     assert (folder / f"{A[0]}.tar.gz").read_bytes() == good
     assert {path.name for path in folder.iterdir()} == {f"{A[0]}.tar.gz", "files"}
     assert (folder / "files" / "smiles.smi").is_file()
+
+
+async def test_a_file_that_trickles_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, trickled = Fragalysis.fetch, 0
+
+    async def drops() -> AsyncIterator[bytes]:
+        while True:
+            yield b"PK\x03\x04"
+            await asyncio.sleep(0.05)
+
+    @asynccontextmanager
+    async def trickle(self: Fragalysis, link: FileLink) -> AsyncIterator[Any]:
+        nonlocal trickled
+        if A[0] in link.path and not trickled:
+            trickled += 1
+            yield None, drops()
+            return
+        async with original(self, link) as file:
+            yield file
+
+    monkeypatch.setattr(Fragalysis, "fetch", trickle)
+    async with world(tmp_path, age="2024") as job:
+        job.set("fragalysis", build_timeout=timedelta(seconds=2))
+        async with job.run() as runner, asyncio.timeout(30):
+            await job.again(runner)
+            await job.later(runner, minutes=1)
+        assert await state(job) == ["stored", "stored"]
+        assert trickled
+        assert not list(job.downloads.glob("**/*.part"))
 
 
 async def test_no_archives_unless_asked_for(job: Job) -> None:

@@ -23,6 +23,7 @@ from watcher.archives import (
     point_current,
     receive,
     removal,
+    rename,
     sweep,
     target_directory,
     upload_directory,

@@ -5,7 +5,8 @@ The build at the server is remembered, so that a restart waits for it rather tha
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
@@ -238,7 +239,7 @@ class Download:
         making = part_of(folder / "archive")  # a good one stays in its place until this one has proved good too
         try:
             part, limit = making / archive_name(folder.parent, link.format), self._settings.max_archive_size
-            async with self._context.fragalysis.fetch(link) as (length, chunks):
+            async with self._in_time(), self._context.fragalysis.fetch(link) as (length, chunks):
                 received = await receive(chunks, part, expected_length=length, max_size=limit)
             # The bytes decide about the name, whatever the label.
             path = folder / archive_name(folder.parent, received.format)
@@ -283,6 +284,16 @@ class Download:
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self._settings.directory.absolute()))
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Give up a file that trickles: it must not hold the only place for ever."""
+        longest = self._context.settings.fragalysis.build_timeout
+        try:
+            async with asyncio.timeout(longest.total_seconds()):
+                yield
+        except TimeoutError:
+            raise Transient(f"an archive was not here after {longest}; it is asked for again") from None
 
     async def _unpack(self, archive: Path, destination: Path) -> None:
         """Unpack in a thread that ends soon after this task is cancelled."""
