@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from watcher.archives import digest, receive
 from watcher.fragalysis import FileLink, Fragalysis
 from watcher.pipeline.download import Download
 from watcher.pipeline.inventory import inventory
+from watcher.pipeline.verify import damage
 from watcher.sandbox.archives import build
 from watcher.sandbox.downloads import Downloads
 from watcher.store import targets
@@ -467,6 +469,27 @@ async def test_a_file_that_trickles_makes_room(tmp_path: Path, monkeypatch: pyte
         assert await state(job) == ["stored", "stored"]
         assert trickled
         assert not list(job.downloads.glob("**/*.part"))
+
+
+async def test_the_check_of_a_large_archive_ends_with_its_unit(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def noted(*arguments: Any, **more: Any) -> str:
+        begun.set()
+        try:
+            return damage(*arguments, **more)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("watcher.pipeline.verify.damage", noted)
+    async with job.run() as runner:
+        await job.again(runner)
+        os.truncate(job.downloads / A[1] / A[0] / "1" / f"{A[0]}.tar.gz", 40 << 30)  # takes minutes to read
+        checking = asyncio.create_task(runner._verify.step(1))
+        await until(begun.is_set)
+        checking.cancel()
+        await until(ended.is_set)
+    assert await state(job) == ["stored", "stored"]
 
 
 async def test_no_archives_unless_asked_for(job: Job) -> None:

@@ -92,10 +92,18 @@ async def _write(
     return size, format_
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a stored archive, in hexadecimal digits. Raises Ours when it cannot be read."""
-    with disk(path, "reading"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest(path: Path, *, stop: Callable[[], bool] = lambda: False) -> str:
+    """Return the SHA-256 of a stored archive, in hexadecimal digits. To be run in a thread, where `stop` ends it.
+
+    Raises Ours when it cannot be read, Transient when it was stopped.
+    """
+    sha256, buffer = hashlib.sha256(), bytearray(_BUFFER)
+    with disk(path, "reading"), path.open("rb", buffering=0) as file, memoryview(buffer) as view:
+        while size := file.readinto(view):
+            if stop():
+                raise Transient(f"the check of {path.name} was stopped; it starts again later")
+            sha256.update(view[:size])
+    return sha256.hexdigest()
 
 
 class _PartFile:

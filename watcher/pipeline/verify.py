@@ -4,7 +4,8 @@ So is what a download that was passed over left on the disk: it counts as stored
 """
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Verify:
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
         )
         path = self._settings.directory.absolute() / (upload.archive_path or "")
-        problem = await asyncio.to_thread(damage, path, upload.archive_sha256, files=self._settings.extract)
+        problem = await self._damage(path, upload.archive_sha256)
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             stored, target = await targets.upload_with_target(session, unit)
@@ -74,6 +75,14 @@ class Verify:
             targets.set_archive_state(session, upload, "stored", now=now, why="passed over, but whole on the disk")
             upload.archive_verified_at = now
 
+    async def _damage(self, path: Path, sha256: str | None) -> str:
+        """Look for damage in a thread that ends soon after this task is cancelled."""
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(damage, path, sha256, files=self._settings.extract, stop=stop.is_set)
+        finally:
+            stop.set()
+
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - whatever it was, the disk was it
         """Look again after a while."""
         now = self._context.clock.now()
@@ -95,11 +104,11 @@ class Verify:
             await targets.verify_leftovers(session, now)
 
 
-def damage(path: Path, sha256: str | None, *, files: bool) -> str:
-    """Say what is wrong with a stored archive; empty when nothing is."""
+def damage(path: Path, sha256: str | None, *, files: bool, stop: Callable[[], bool] = lambda: False) -> str:
+    """Say what is wrong with a stored archive; empty when nothing is. Raises Transient when `stop` says so."""
     if not path.is_file():
         return "the stored archive is gone"
-    if digest(path) != sha256:
+    if digest(path, stop=stop) != sha256:
         return "the stored archive does not agree with its digest"
     if files and not (path.parent / FILES).is_dir():
         return "the unpacked files are gone"
