@@ -19,7 +19,7 @@ import structlog
 from tests.support.hostile import Entry, tar_gz
 from tests.support.pipeline import A, B, Job, until, world
 from watcher import points
-from watcher.archives import digest, receive
+from watcher.archives import digest, point_current, receive
 from watcher.fragalysis import FileLink, Fragalysis
 from watcher.pipeline.download import Download
 from watcher.pipeline.inventory import inventory
@@ -490,6 +490,29 @@ async def test_the_check_of_a_large_archive_ends_with_its_unit(job: Job, monkeyp
         checking.cancel()
         await until(ended.is_set)
     assert await state(job) == ["stored", "stored"]
+
+
+async def test_a_disk_that_hangs_while_current_is_pointed_does_not_hold_the_record(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def hang(*arguments: Path) -> None:
+        begun.set()
+        over.wait(30)
+        point_current(*arguments)
+
+    async with job.run() as runner:
+        await job.again(runner)
+        monkeypatch.setattr("watcher.pipeline.verify.point_current", hang)
+        checking = asyncio.create_task(runner._verify.step(1))
+        await until(begun.is_set)
+        try:
+            async with asyncio.timeout(5), runner._context.store.write() as session:
+                await targets.instance(session)
+        finally:
+            over.set()
+        await checking
 
 
 async def test_no_archives_unless_asked_for(job: Job) -> None:

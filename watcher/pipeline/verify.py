@@ -50,6 +50,9 @@ class Verify:
         )
         path = self._settings.directory.absolute() / (upload.archive_path or "")
         problem = await self._damage(path, upload.archive_sha256)
+        # Nothing may point at what was passed over meanwhile; nor may a disk that hangs hold a transaction.
+        if not problem and await self._counts(unit):
+            await asyncio.to_thread(point_current, path.parent.parent, path.parent)
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             stored, target = await targets.upload_with_target(session, unit)
@@ -62,7 +65,6 @@ class Verify:
             elif problem:
                 targets.set_archive_state(session, stored, "wanted", now=now, why=problem)
             else:
-                await asyncio.to_thread(point_current, path.parent.parent, path.parent)
                 stored.archive_due_at = None
                 stored.archive_verified_at = now
                 stored.archive_attempts = 0
@@ -74,6 +76,11 @@ class Verify:
         else:
             targets.set_archive_state(session, upload, "stored", now=now, why="passed over, but whole on the disk")
             upload.archive_verified_at = now
+
+    async def _counts(self, unit: int) -> bool:
+        async with self._context.store.read() as session:
+            upload, target = await targets.upload_with_target(session, unit)
+        return upload.archive_state == "stored" and target.current_upload_id == unit
 
     async def _damage(self, path: Path, sha256: str | None) -> str:
         """Look for damage in a thread that ends soon after this task is cancelled."""
