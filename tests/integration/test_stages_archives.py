@@ -515,6 +515,17 @@ async def test_a_disk_that_hangs_while_current_is_pointed_does_not_hold_the_reco
         await checking
 
 
+async def test_archives_of_what_was_recorded_without_them_are_fetched_once_they_are_asked_for(job: Job) -> None:
+    job.sandbox.fragalysis.add_target("Bare", "lb00001-1")
+    job.sandbox.fragalysis.add_upload("Bare", "lb00001-1", [])
+    job.set("download", enabled=False)
+    await job.once()
+    job.set("download", enabled=True)
+    await job.once()
+    assert await state(job) == ["stored", "stored", "skipped"]
+    assert job.asked("download_structures", "POST") == 2, "there is nothing to pack of an upload without observations"
+
+
 async def test_no_archives_unless_asked_for(job: Job) -> None:
     job.set("download", enabled=False)
     await job.once()

@@ -1,4 +1,4 @@
-"""The scoring profile in force, and the claims that follow from it."""
+"""What follows from the settings in force: the scoring profile with its claims, and the archives."""
 
 from datetime import datetime
 
@@ -20,7 +20,7 @@ async def profile_in_force(session: Session, context: Context) -> Profile:
 
 
 async def adopt_settings(context: Context) -> None:
-    """At the start: record the profile in force, and claim under it every compound of the current uploads.
+    """At the start: record the profile in force, claim under it every compound of the current uploads, want archives.
 
     Under a profile that nobody approved the claims are withheld, so that it can be seen what they would cost. Targets
     of another stack are left alone until the settings name it again: their ids mean something else on this one.
@@ -36,6 +36,9 @@ async def adopt_settings(context: Context) -> None:
         await claims.add_missing(session, profile, context.policy, upload=None, scan_no=instance.scan_no, now=now)
         await claims.review(session, profile, context.policy, now=now)
         await ask_for_approval(session, profile, now)
+        if context.settings.download.enabled:
+            for upload in await targets.left_without_archive(session):
+                targets.set_archive_state(session, upload, "wanted", now=now, why="download.enabled is set now")
 
 
 async def ask_for_approval(session: Session, profile: Profile, now: datetime) -> None:

@@ -309,6 +309,21 @@ async def quarantined_by_another_version(session: AsyncSession) -> Sequence[Uplo
     return found.all()
 
 
+async def left_without_archive(session: AsyncSession) -> Sequence[Upload]:
+    """Return the current uploads with observations whose archive nobody asked for, as when downloads were off."""
+    found = await session.scalars(
+        select(Upload)
+        .join(Target, Target.current_upload_id == Upload.id)
+        .where(
+            Target.followed,
+            Upload.archive_state == "skipped",
+            Upload.id.in_(select(Observation.upload_id)),
+        )
+        .order_by(Upload.id)
+    )
+    return found.all()
+
+
 async def stuck_legs(session: AsyncSession, target_ids: Sequence[int] | None) -> Sequence[Upload]:
     """Return the current uploads with a quarantined or unavailable leg, of these targets or of all."""
     query = (
