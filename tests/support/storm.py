@@ -155,9 +155,8 @@ PROCESSED = ("504_after", "reset_after", "held", "held_after", "half", "wrong_le
 SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
     # What is not in JSON has no shape, and no page of a session that ended is told from another.
     "landing": {
-        "credentials": (*REFUSED, "sign_in_page", "page", "null", "nothing", "number"),  # it sets no CSRF token
-        "": ("wrong_length", "invalid_json"),  # it sets one, and nothing else of it is read
-        "unreachable": ("404",),
+        "": ("wrong_length", "invalid_json"),  # it sets a CSRF token, and nothing else of it is read
+        "unreachable": ("404", "page", "null", "nothing", "number"),  # it sets none
     },
     "request": {"archive_unavailable": FAILED},
     "request_task": {"archive_unavailable": FAILED},

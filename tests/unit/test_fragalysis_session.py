@@ -67,6 +67,19 @@ async def test_a_refused_csrf_token_is_renewed_once() -> None:
         assert hides_secrets(raised.value)
 
 
+@pytest.mark.parametrize(("title", "kind"), [("Maintenance", Transient), ("Sign in to your account", AuthFailure)])
+async def test_a_page_in_place_of_the_landing_page_is_no_refusal_unless_it_asks_to_sign_in(
+    title: str, kind: type[Exception]
+) -> None:
+    refused = answer(captured("download_post_member_nocsrf.json"), 403)
+    page = answer(f"<!doctype html><title>{title}</title>")
+    async with stack({LANDING: page, DOWNLOAD: refused}) as server, server.client(TOKEN) as client:
+        with pytest.raises(kind) as raised:
+            await client.request_download("A", "lb1-1", OPTIONS)
+        assert type(raised.value) is kind
+        assert hides_secrets(raised.value)
+
+
 def ended(name: str) -> Any:
     return answer(capture(name), headers={"Set-Cookie": ENDED})
 

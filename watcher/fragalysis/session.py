@@ -91,14 +91,19 @@ class Session:
     async def post(self, path: str, form: Mapping[str, str], *, operation: str) -> Answer:
         """POST a form once with the CSRF token, for a short answer; once more with a new one when that is refused.
 
-        A refused token means that nothing was done (capture `download_post_member_nocsrf`).
+        A refused token means that nothing was done (capture `download_post_member_nocsrf`). Raises Transient too when
+        the landing page gives none.
         """
         if not self._csrftoken:
             await self.landing_page()
         answer = await self._ask("POST", path, operation, form=form, headers=self._csrf_headers(), limit=SHORT)
-        if answer.status == 403 and b"CSRF" in answer.body:
-            await self.landing_page()
-            answer = await self._ask("POST", path, operation, form=form, headers=self._csrf_headers(), limit=SHORT)
+        if not _lacks_csrf(answer):
+            return answer
+        page = await self.landing_page()
+        answer = await self._ask("POST", path, operation, form=form, headers=self._csrf_headers(), limit=SHORT)
+        if _lacks_csrf(answer) and not _value(page.cookies, "csrftoken") and not _SIGN_IN_PAGE.search(page.body):
+            # Some other page stands in its place: that says nothing of our credentials.
+            raise Transient(f"{page.what} answered with a page that sets no CSRF token", action=_LOOK_AT_STACK)
         return answer
 
     @asynccontextmanager
@@ -218,6 +223,10 @@ class Session:
             return parsedate_to_datetime(morsel["expires"]) <= self._clock.now() - timedelta(days=1)
         except (TypeError, ValueError, OverflowError):
             return False
+
+
+def _lacks_csrf(answer: Answer) -> bool:
+    return answer.status == 403 and b"CSRF" in answer.body
 
 
 def _value(cookies: SimpleCookie, name: str) -> str:
