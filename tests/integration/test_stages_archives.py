@@ -147,7 +147,7 @@ async def test_files_of_one_archive_that_replace_each_other_are_told(job: Job, m
     assert await state(job) == ["stored", "stored"]
     told = [one for one in logs if one["event"] == "archive_members_replaced"]
     assert [one["members"] for one in told] == [("a",), ("a",)]
-    assert {Path(one["archive"]).parent.parent.name for one in told} == {A[0], B[0]}
+    assert {Path(one["folder"]).parent.parent.name for one in told} == {A[0], B[0]}
 
 
 async def test_an_unsafe_archive_is_set_aside_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

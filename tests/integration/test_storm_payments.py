@@ -178,7 +178,8 @@ async def test_a_batch_processed_after_our_time_out_is_found(tmp_path: Path, ver
             assert (await states(job), job.bought) == (["unconfirmed"], {})
             job.sandbox.molecule_one.faults.release()
             await until(lambda: job.bought)
-            await job.later(runner, minutes=5)
+            for _ in range(2):  # the first counts of a batch read 0, and prove nothing of it
+                await job.later(runner, minutes=5)
         assert await states(job) == ["collected"]
         assert (job.bought, job.posts()) == (ALL, 1)
         assert await job.conditions() == {}
@@ -195,7 +196,8 @@ async def test_released_by_a_person_and_turned_up_it_is_stored_and_counted(tmp_p
             await job.later(runner, minutes=5)
             assert await states(job) == ["released", "collected"]
             job.sandbox.molecule_one.listing.lag = 0
-            await job.later(runner, hours=2)
+            for _ in range(2):  # the first counts of a batch read 0, and prove nothing of it
+                await job.later(runner, hours=2)
             assert await states(job) == ["collected", "collected"]
             assert job.program is not None
             async with job.program.context.store.read() as session:

@@ -310,4 +310,4 @@ class Download:
         finally:
             stop.set()
         if unpacked.replaced:
-            _log.info("archive_members_replaced", archive=str(archive), members=unpacked.replaced)
+            _log.info("archive_members_replaced", folder=str(destination), members=unpacked.replaced)
