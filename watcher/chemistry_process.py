@@ -80,12 +80,13 @@ class Chemistry:
     async def identify(self, raws: Sequence[str]) -> list[Identity | Rejection]:
         """Return what `chemistry.identify` says of each raw string, in the same order.
 
-        A molecule that twice crashed or hung its child is rejected as `unparsable`, with a detail that says so.
+        A molecule that twice crashed or hung its child is rejected as `unparsable`, with a detail that says so, and in
+        doubt: a machine that is short of memory ends children too.
         Raises ChemistryUnavailable when the machine is at fault.
         """
 
         def blame(words: str) -> Rejection:
-            return Rejection("unparsable", f"RDKit crashed or hung on it, twice: {words}")
+            return Rejection("unparsable", f"RDKit crashed or hung on it, twice: {words}", in_doubt=True)
 
         return cast("list[Identity | Rejection]", await self._call("identify", raws, blame))
 

@@ -39,6 +39,8 @@ class Rejection(msgspec.Struct, frozen=True, tag="rejection"):
     reason: Reason
     detail: str
     cxsmiles: str | None = None
+    in_doubt: bool = False
+    """Whether the machine may be to blame all the same, so that it is to be judged anew at the next reading."""
 
 
 class Request(msgspec.Struct):

@@ -102,6 +102,7 @@ class Heart:
         self._context = program.context
         self._pulse = pulse
         self._schedule = schedule
+        self._runner = program.runner
         self._stopped = False
         self.shown = ""
         """The line that the service manager has."""
@@ -117,11 +118,12 @@ class Heart:
     async def beat(self) -> None:
         """Say that the daemon lives, if it does; and what it does, if that is another thing than before."""
         trouble = await self._pulse.trouble()
-        if not trouble:
+        starves = bool(trouble) and not self._runner.is_paying
+        if not starves:  # an answer to a purchase waits for the record, and would be lost with this process
             self._manager.tell(WATCHDOG=1)
-        if self._manager.watchdog is not None and bool(trouble) is not self._stopped:
-            self._stopped = bool(trouble)
-            if trouble:
+        if self._manager.watchdog is not None and starves is not self._stopped:
+            self._stopped = starves
+            if starves:
                 _log.warning(
                     "watchdog_not_fed", reason=trouble, killed_after_seconds=self._manager.watchdog.total_seconds()
                 )

@@ -21,7 +21,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from watcher.redaction import redactor
 from watcher.settings import LogSettings
 
-_QUIET = ("aiohttp.access", "alembic", "apscheduler", "asyncio", "stamina")
+_QUIET = ("aiohttp.access", "alembic", "asyncio", "stamina")
 """Told to be quiet below debug: they speak of every tick, and conditions are told by the program itself."""
 _SILENT = ("aiosqlite", "sqlalchemy")
 """Below warning they write rows, which hold unpublished structures."""
@@ -64,6 +64,8 @@ def configure(settings: LogSettings, *, secrets: Iterable[str], stream: TextIO |
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
+    # The daemon tells itself of jobs that are left out, once.
+    logging.getLogger("apscheduler").setLevel(level if level == logging.DEBUG else max(level, logging.ERROR))
     for name in _SILENT:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(capture=True)

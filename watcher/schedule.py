@@ -7,7 +7,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
+from apscheduler.events import (
+    EVENT_JOB_ERROR,
+    EVENT_JOB_EXECUTED,
+    EVENT_JOB_MAX_INSTANCES,
+    EVENT_JOB_MISSED,
+    JobEvent,
+)
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -45,7 +51,9 @@ async def working(settings: Settings, program: Program, on_failure: OnFailure) -
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
     scheduler.add_listener(lambda event: on_failure(event.exception), EVENT_JOB_ERROR)
-    scheduler.add_listener(_missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+    misses = Misses()
+    scheduler.add_listener(misses.missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+    scheduler.add_listener(misses.executed, EVENT_JOB_EXECUTED)
     jobs: set[asyncio.Task[None]] = set()
     poll = min(POLL, settings.molecule_one.poll_interval)
     now = program.context.clock.now()
@@ -162,9 +170,22 @@ def _keep_time(scheduler: AsyncIOScheduler, watch: ClockWatch) -> None:
             job.modify(next_run_time=job.next_run_time - back)
 
 
-def _missed(event: JobEvent) -> None:
-    _log.warning("job_left_out", job=event.job_id)
-    metrics.SCHEDULER_MISSES.labels(event.job_id).inc()
+class Misses:
+    """Jobs that were left out because they were still under way: counted each time, told until they end again."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def missed(self, event: JobEvent) -> None:
+        """Count it; tell it once."""
+        metrics.SCHEDULER_MISSES.labels(event.job_id).inc()
+        if event.job_id not in self._told:
+            self._told.add(event.job_id)
+            _log.warning("job_left_out", job=event.job_id)
+
+    def executed(self, event: JobEvent) -> None:
+        """Tell the next one again."""
+        self._told.discard(event.job_id)
 
 
 def _reason(task: asyncio.Task[None]) -> BaseException:

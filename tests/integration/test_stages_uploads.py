@@ -1,7 +1,7 @@
 """Uploads: seen, compared, read, exported, in either age of Fragalysis and with either version of Molecule.one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +9,9 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from tests.support.pipeline import PRIVATE, ROWS_A, ROWS_B, A, B, Job, Version, world
+from tests.support.pipeline import PRIVATE, ROWS_A, ROWS_B, A, B, Job, QuickChemistry, Version, world
 from watcher import points
+from watcher.chemistry_records import Identity, Rejection
 from watcher.fragalysis import Fragalysis, NoObservations
 from watcher.pipeline.runner import Runner
 
@@ -521,3 +522,22 @@ async def test_another_stack_does_not_mix_with_the_first(job: Job, tmp_path: Pat
         assert [one.followed for one in await job.targets()] == [True, True, False]
         assert job.bought == FOUR | {"CCCCCC": 1}
         assert await job.conditions() == {}
+
+
+async def test_what_may_have_been_the_machine_s_fault_is_judged_anew(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chemistry was ended twice over a compound, as a machine short of memory does."""
+    identify = QuickChemistry.identify
+
+    async def short_of_memory(self: QuickChemistry, raws: Sequence[str]) -> list[Identity | Rejection]:
+        found = await identify(self, raws)
+        lost = Rejection("unparsable", "RDKit crashed or hung on it, twice", in_doubt=True)
+        return [lost if raw == "CCN" else one for raw, one in zip(raws, found, strict=True)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(QuickChemistry, "identify", short_of_memory)
+        await job.once()
+    assert "CCN" not in job.bought
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, minutes=11)
+    assert job.bought == FOUR

@@ -62,7 +62,8 @@ class Life:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(heartbeat, "_DEADLINE_S", 0.01)
-        self.clock, self.database, self.runner = FakeClock(), Database(), SimpleNamespace(turned_at=0.0)
+        self.clock, self.database = FakeClock(), Database()
+        self.runner = SimpleNamespace(turned_at=0.0, is_paying=False)
         self.manager = Listening()
         context = SimpleNamespace(clock=self.clock, store=self.database, settings=Settings())
         self.program = cast("Program", SimpleNamespace(context=context, runner=self.runner))
@@ -127,6 +128,14 @@ async def test_it_stops_feeding_while_something_stands_still(
         assert await life.beat() == [{"WATCHDOG": 1}, {"STATUS": "40 targets followed"}]
     assert [line["event"] for line in logs] == ["watchdog_not_fed", "watchdog_fed_again"]
     assert (logs[0]["reason"], logs[0]["killed_after_seconds"]) == (reason, 60)
+
+
+async def test_it_goes_on_feeding_while_the_answer_to_a_purchase_waits_for_the_record(life: Life) -> None:
+    await life.beat()
+    life.database.answer, life.runner.is_paying = fail, True
+    assert await life.beat() == [{"WATCHDOG": 1}, {"STATUS": "the disk is gone"}]
+    life.runner.is_paying = False
+    assert await life.beat() == []
 
 
 async def test_a_turn_may_wait_for_a_slow_database(life: Life) -> None:

@@ -3,11 +3,12 @@
 from datetime import datetime, timedelta
 
 import pytest
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobEvent
+from apscheduler.events import EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, JobEvent
+from structlog.testing import capture_logs
 
 from tests.support.clock import START
 from watcher import metrics
-from watcher.schedule import _missed, scan_interval
+from watcher.schedule import Misses, scan_interval
 from watcher.settings import Settings
 
 FRIDAY_EVENING = datetime.fromisoformat("2026-03-06T17:45:07+00:00")
@@ -33,10 +34,17 @@ def test_a_scan_that_came_a_little_early_is_not_waited_for_again(early: int) -> 
     assert abs(by_cron("30 6 * * *", last) - timedelta(days=1)) < timedelta(seconds=10)
 
 
-def test_a_missed_turn_is_counted() -> None:
+def test_missed_turns_are_counted_and_told_once() -> None:
     def misses() -> float:
         return metrics.REGISTRY.get_sample_value("watcher_scheduler_misses_total", {"task": "poll"}) or 0
 
     before = misses()
-    _missed(JobEvent(EVENT_JOB_MAX_INSTANCES, "poll", "default"))
-    assert misses() == before + 1
+    told = Misses()
+    with capture_logs() as logs:
+        for _ in range(3):
+            told.missed(JobEvent(EVENT_JOB_MAX_INSTANCES, "poll", "default"))
+        assert misses() == before + 3
+        assert [one["job"] for one in logs] == ["poll"]
+        told.executed(JobEvent(EVENT_JOB_EXECUTED, "poll", "default"))
+        told.missed(JobEvent(EVENT_JOB_MAX_INSTANCES, "poll", "default"))
+    assert len(logs) == 2

@@ -168,7 +168,7 @@ class Extract:
 
 def _verdict(raw: str, found: Identity | Rejection, spellings: Spellings) -> Verdict:
     if isinstance(found, Rejection):
-        return Verdict(raw, reason=found.reason, detail=found.detail, cxsmiles=found.cxsmiles)
+        return Verdict(raw, reason=found.reason, detail=found.detail, cxsmiles=found.cxsmiles, in_doubt=found.in_doubt)
     return Verdict(
         raw,
         smiles=found.smiles,

@@ -198,6 +198,11 @@ class Runner:
         if tasks:
             await asyncio.wait(tasks, timeout=1)
 
+    @property
+    def is_paying(self) -> bool:
+        """Whether a purchase is under way, or its answer waits for the record."""
+        return bool(self._sending.now)
+
     def _is_under_way(self, stage: str) -> bool:
         return any(name == stage for name, _ in self._under_way)
 

@@ -24,6 +24,8 @@ class Verdict:
     reason: str | None = None
     detail: str | None = None
     cxsmiles: str | None = None
+    in_doubt: bool = False
+    """Whether it is to be judged anew at the next reading."""
     compound_id: int | None = None
     """Set when it is a compound that is stored under another spelling."""
 
@@ -93,7 +95,7 @@ async def record_verdicts(session: AsyncSession, verdicts: Sequence[Verdict], *,
         alias.detail = one.detail
         alias.removed = one.removed
         alias.cxsmiles = one.cxsmiles
-        alias.chemistry = chemistry
+        alias.chemistry = "" if one.in_doubt else chemistry
         aliases[key] = alias
         session.add(alias)
     await session.flush()
