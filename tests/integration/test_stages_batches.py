@@ -1,7 +1,6 @@
 """Batches at the service: looked for, polled, read, lost and found, deleted."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,46 +8,15 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster
 
+from tests.support.batches import ALL, CREATE, another, lose_answer, restore, states
 from tests.support.pipeline import A, B, Job, world
 from watcher.cli import batches as cli
 from watcher.pipeline.submit import Submit
-from watcher.sandbox.ledger import Booking
 from watcher.store import batches
 from watcher.store.engine import Session
 from watcher.store.schema import ForeignBatch
 
-ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
-CREATE = r"batch-search$"
-
-
-@pytest.fixture
-async def job(tmp_path: Path) -> AsyncIterator[Job]:
-    async with world(tmp_path) as job:
-        job.set("download", enabled=False)
-        yield job
-
-
-@pytest.fixture
-async def v1(tmp_path: Path) -> AsyncIterator[Job]:
-    async with world(tmp_path, version="v1") as job:
-        job.set("download", enabled=False)
-        yield job
-
-
-async def states(job: Job) -> list[str]:
-    return [one.state for one in await job.batches()]
-
-
-def another(job: Job, *smiles: str, name: str | None = None, version: str = "v1") -> str:
-    """A batch that somebody buys with the same account."""
-    server = job.sandbox.molecule_one
-    batch = server.batches.create(smiles, version=version, name=name, metadata={}, settings={}, detailed=False)
-    server.ledger.book(Booking(batch.id, name, version, batch.created_at, batch.targets))
-    return batch.id
-
-
-def lose_answer(job: Job, **more: Any) -> None:
-    job.fault("molecule_one", "close_after", CREATE, method="POST", **more)
+pytest_plugins = ("tests.support.worlds",)
 
 
 async def test_counts_of_nothing_right_after_the_purchase_end_nothing(job: Job) -> None:
@@ -402,12 +370,6 @@ async def test_results_of_a_batch_that_turned_up_may_lag_behind_its_counts(job: 
         await job.later(runner, hours=2)
     assert await states(job) == ["collected", "collected"]
     assert len(await job.scores()) == 6, "its results are stored"
-
-
-def restore(file: Path, backup: bytes) -> None:
-    for left in file.parent.glob("watcher.db*"):
-        left.unlink()
-    file.write_bytes(backup)
 
 
 @pytest.mark.parametrize("from_before", [False, True])

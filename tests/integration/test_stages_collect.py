@@ -1,14 +1,13 @@
 """Results that come late, in part, or never."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
 
-from tests.support.pipeline import A, Job, world
+from tests.support.batches import ALL, restored, states
+from tests.support.pipeline import Job, world
 from watcher.cli import batches as command
 from watcher.molecule_one import ResultItem
 from watcher.pipeline.runner import Runner
@@ -16,20 +15,9 @@ from watcher.store import batches, invariants
 from watcher.store.conditions import close_condition
 from watcher.store.schema import BatchItem
 
-ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+pytest_plugins = ("tests.support.worlds",)
 RESULTS = "batch-search-result"
 COUNTS = "search-status"
-
-
-@pytest.fixture
-async def job(tmp_path: Path) -> AsyncIterator[Job]:
-    async with world(tmp_path) as job:
-        job.set("download", enabled=False)
-        yield job
-
-
-async def states(job: Job) -> list[str]:
-    return [one.state for one in await job.batches()]
 
 
 async def test_a_result_that_shows_within_the_hour_is_not_missed(job: Job) -> None:
@@ -123,19 +111,6 @@ async def test_what_another_version_of_the_api_bought_is_not_lost(tmp_path: Path
         assert await states(job) == ["collected"]
         assert (job.bought, job.posts()) == (ALL, 1)
         assert await job.conditions() == {}
-
-
-async def restored(job: Job) -> None:
-    """Buy a second batch and forget it, as after going back to a copy."""
-    job.set("fragalysis", targets=["A71*"])
-    await job.once()
-    record = Path(job.file)
-    copy = await asyncio.to_thread(record.read_bytes)
-    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9"), ("A0401a", "CCCC", "Z10")])
-    await job.once()
-    for left in record.parent.glob("watcher.db*"):
-        left.unlink()
-    await asyncio.to_thread(record.write_bytes, copy)
 
 
 async def test_a_batch_that_is_released_while_it_is_read_takes_no_more_compounds(job: Job) -> None:

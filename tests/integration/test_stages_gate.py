@@ -1,16 +1,15 @@
 """After a start, nothing is sent before it is known what the service has of ours already."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.test_stages_batches import ALL, another, lose_answer, restore
+from tests.support.batches import ALL, another, lose_answer, restore
 from tests.support.pipeline import Job, world
 
-pytest_plugins = ("tests.support.at_once",)
+pytest_plugins = ("tests.support.at_once", "tests.support.worlds")
 pytestmark = pytest.mark.usefixtures("sqlite_at_once")
 
 HELD = "molecule_one: read_back"
@@ -19,13 +18,6 @@ CUT: dict[str, Any] = {"form": "data", "limit": 0}
 SHORT: dict[str, Any] = {"limit": 0}
 NAMELESS: dict[str, Any] = {"names": False}
 AS_IT_IS: dict[str, Any] = {"form": "auto", "limit": None, "names": True}
-
-
-@pytest.fixture
-async def job(tmp_path: Path) -> AsyncIterator[Job]:
-    async with world(tmp_path) as job:
-        job.set("download", enabled=False)
-        yield job
 
 
 def listing(job: Job, how: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """What proves that a batch was bought, or was not, and whose it is: nothing less is believed."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,32 +7,17 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.integration.test_stages_batches import ALL, CREATE, another, lose_answer, states
-from tests.integration.test_stages_collect import restored
+from tests.support.batches import ALL, CREATE, another, lose_answer, restored, states
 from tests.support.pipeline import A, B, Job, Version, world
 from watcher.molecule_one import Outcome
 from watcher.pipeline.runner import Runner
 from watcher.store.schema import ForeignBatch
 
-pytest_plugins = ("tests.support.at_once",)
+pytest_plugins = ("tests.support.at_once", "tests.support.worlds")
 pytestmark = pytest.mark.usefixtures("sqlite_at_once")
 
 PAGE = "<!doctype html><html><title>Blocked</title></html>"
 NOT_FOUND: dict[str, Any] = {"status": 404, "body": {"message": "not found"}}
-
-
-@pytest.fixture
-async def job(tmp_path: Path) -> AsyncIterator[Job]:
-    async with world(tmp_path) as job:
-        job.set("download", enabled=False)
-        yield job
-
-
-@pytest.fixture
-async def v1(tmp_path: Path) -> AsyncIterator[Job]:
-    async with world(tmp_path, version="v1") as job:
-        job.set("download", enabled=False)
-        yield job
 
 
 async def turns(job: Job, runner: Runner, number: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.batches import ALL, CREATE, states
 from tests.support.clock import START
 from tests.support.pipeline import A, B, Job, until, world
 from tests.support.record import settings_for_database
@@ -20,20 +21,7 @@ from watcher.settings import Settings
 from watcher.store import forgotten
 from watcher.store.engine import CommitUnknown, RecordUnavailable, Store
 
-pytest_plugins = ("tests.support.store",)
-ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
-CREATE = r"batch-search$"
-
-
-@pytest.fixture
-async def job(tmp_path: Path) -> AsyncIterator[Job]:
-    async with world(tmp_path) as job:
-        job.set("download", enabled=False)
-        yield job
-
-
-async def states(job: Job) -> list[str]:
-    return [one.state for one in await job.batches()]
+pytest_plugins = ("tests.support.store", "tests.support.worlds")
 
 
 async def test_one_refused_molecule_stands_alone_in_the_end(job: Job) -> None:

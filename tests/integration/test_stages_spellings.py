@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_stages_collect import restored
+from tests.support.batches import restored
 from tests.support.pipeline import A, Job, world
 from watcher import chemistry as rdkit
 from watcher.chemistry_records import Identity
