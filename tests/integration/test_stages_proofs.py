@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from tests.support.batches import ALL, CREATE, another, lose_answer, restored, states
 from tests.support.pipeline import A, B, Job, Version, world
-from watcher.molecule_one import Outcome
+from watcher.molecule_one import Listing, Outcome, RemoteBatch
+from watcher.pipeline.find_batches import Found
 from watcher.pipeline.runner import Runner
 from watcher.store.schema import ForeignBatch
 
@@ -255,3 +256,15 @@ async def test_a_request_that_was_repeated_on_the_way_is_told(job: Job) -> None:
     (told,) = await job.ever("turned_up")
     assert batch.id in told.reason
     assert twin in told.reason
+
+
+async def test_a_batch_that_is_answered_while_it_is_found_is_no_second_one(job: Job) -> None:
+    job.sandbox.molecule_one.pace.manual = True
+    async with job.run() as runner:
+        await until_sent(job, runner)
+        (batch,) = await job.batches()
+        assert batch.remote_id
+        found = Found({batch.token: batch.remote_id}, {}, undecided=False, unread=(), twins=(), trouble=None)
+        listing = Listing((RemoteBatch(batch.remote_id, None, None),), complete=True)
+        await runner._reconcile._conclude(found, [], [], listing)
+    assert (await job.conditions(), await job.all(ForeignBatch)) == ({}, [])

@@ -158,7 +158,7 @@ class Reconcile:
                     await read_back(session, self._context, token=token, remote_id=remote_id, size=size, now=now)
                 elif batch.remote_id is None or batch.state in ("lost", "released"):
                     await self._adopt(session, batch, remote_id, now)
-                else:
+                elif batch.remote_id != remote_id:  # else it was answered since it was looked for
                     twins.append((token, remote_id))
             for token, remote_id in twins:
                 await self._tell_twin(session, token, remote_id, now)
