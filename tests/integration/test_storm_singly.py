@@ -1,8 +1,6 @@
 """One fault at a time on every call of both services: told once, healed once, and the job ends right."""
 
 import re
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,9 +9,7 @@ from tests.support.storm import (
     BOUGHT,
     BOUGHT_ALONE,
     CALLS,
-    EVERYTHING,
     HARMLESS,
-    KINDS,
     LISTS,
     ROWS,
     ROWS_ALONE,
@@ -21,10 +17,10 @@ from tests.support.storm import (
     Age,
     Story,
     calm,
+    cases,
     ends_right,
     expected,
     fault,
-    fits,
     held,
     help_out,
     left_to_a_person,
@@ -37,13 +33,6 @@ from watcher.sandbox.server import Server
 pytest_plugins = ("tests.support.story",)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def cases() -> Iterator[tuple[Age, str, str]]:
-    """Every kind of fault on every call, with one of the services' ages in turn; with all ages if so asked."""
-    for (row, call), (column, kind) in product(enumerate(CALLS), enumerate(KINDS)):
-        ages = [age for age in SIDES if fits(call, kind, age)]
-        yield from ((age, call, kind) for age in (ages if EVERYTHING else ages[(row + column) % 2 :][:1] or ages))
 
 
 @pytest.mark.parametrize(("age", "call", "kind"), [*cases()])

@@ -5,11 +5,12 @@ A test module asks for `story` with `pytest_plugins = ("tests.support.story",)`.
 
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import format_datetime
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,6 +131,13 @@ def fits(call: str, kind: str, age: Age) -> bool:
     if kind == "strings":
         return one.holds in ("rows", "numbers")
     return kind != "extra" or one.holds != "file"
+
+
+def cases() -> Iterator[tuple[Age, str, str]]:
+    """Every kind of fault on every call, with one of the services' ages in turn; with all ages if so asked."""
+    for (row, call), (column, kind) in product(enumerate(CALLS), enumerate(KINDS)):
+        ages = [age for age in SIDES if fits(call, kind, age)]
+        yield from ((age, call, kind) for age in (ages if EVERYTHING else ages[(row + column) % 2 :][:1] or ages))
 
 
 def fault(call: str, kind: str, job: Job, **more: Any) -> Fault:

@@ -5,8 +5,10 @@ import tomllib
 
 import pytest
 
+from tests.support.storm import CALLS, KINDS, cases
 from tests.tools.make_reference import GENERATED, ROOT, all_metrics, commands_reference
 from watcher import store
+from watcher.points import POINTS
 from watcher.settings import Settings
 from watcher.settings_keys import keys, sections
 from watcher.settings_text import show
@@ -107,6 +109,12 @@ def test_each_promise_names_a_test_that_exists() -> None:
     assert [row for row in rows if "::test_" not in row] == []
     bold = [part for part in re.split(r"\n(?=\*\*)", promises) if part.startswith("**")]
     assert [part for part in bold if "::test_" not in part] == []
+
+
+def test_the_numbers_of_what_can_be_counted_are_true() -> None:
+    text = (ROOT / "docs/reliability.md").read_text("utf-8")
+    assert f"named places ({len(POINTS)} of them)" in text
+    assert f"| one kind of fault ({len(KINDS)}) on one call ({len(CALLS)}) | {len([*cases()])} pairs" in text
 
 
 def test_the_record_lists_its_modules() -> None:
