@@ -22,6 +22,7 @@ def doubtful_batch(desk: Workplace, served: Served) -> int:
         lambda sandbox: sandbox.add_fault(Fault("molecule_one", "close_after", match={"method": "POST"}, times=1))
     )
     desk.set("fragalysis", targets=["ZIKV*"])
+    desk.set("molecule_one", unconfirmed_window="1s")  # `once` sits out the looks of the first minute and a half
     assert "watcher batches adopt" in desk.call("once", exit_code=3).stdout
     (batch,) = desk.json("batches", "list", "--state", "unconfirmed")
     return int(batch["id"])
