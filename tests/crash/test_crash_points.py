@@ -207,10 +207,12 @@ def test_what_is_left_of_an_upload_that_is_passed_over(point: str, tmp_path: Pat
         stage.desk.call("once")  # it is not whole: it is noted, then removed
         stage.desk.call("prune")
         stage.check()
+        left = "skipped" if point == "receive.renamed" else "pruned"  # in its temporary folder it has no place yet
         assert stage.answer("SELECT archive_state, archive_path IS NULL FROM upload ORDER BY id") == [
-            ("pruned", 1), ("stored", 0)
+            (left, 1), ("stored", 0)
         ]  # fmt: skip
-        assert not (stage.folder / "downloads" / TARGET[1] / TARGET[0] / "1").exists()
+        folder = stage.folder / "downloads" / TARGET[1] / TARGET[0] / "1"
+        assert not folder.exists() or not any(folder.iterdir())
 
 
 @pytest.mark.slow

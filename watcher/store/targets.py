@@ -276,8 +276,8 @@ async def leftovers(session: AsyncSession, *where: ColumnElement[bool]) -> Seque
 
 
 async def verify_leftovers(session: AsyncSession, now: datetime) -> None:
-    """Make what was left of archives due for a check."""
-    due = await leftovers(session, Upload.archive_due_at.is_(None))
+    """Make what was left of archives due for a check, whatever a download that was passed over had put off."""
+    due = await leftovers(session)
     await session.execute(update(Upload).where(Upload.id.in_(due)).values(archive_due_at=now))
 
 
