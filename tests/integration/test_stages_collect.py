@@ -1,5 +1,6 @@
 """Results that come late, in part, or never."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 from blockbuster import BlockBuster
 
 from tests.support.batches import ALL, restored, states
-from tests.support.pipeline import Job, world
+from tests.support.pipeline import A, Job, QuickChemistry, world
+from watcher.chemistry_records import Identity, Rejection
 from watcher.cli import batches as command
+from watcher.errors import WatcherError
 from watcher.molecule_one import ResultItem
 from watcher.pipeline.runner import Runner
 from watcher.store import batches, invariants
@@ -240,6 +243,98 @@ async def test_a_batch_that_was_read_back_and_is_never_finished_can_be_given_up(
         await job.again(runner)
     assert await states(job) == ["collected", "released", "collected"]
     assert await job.conditions() == {}
+
+
+async def test_a_batch_that_was_read_back_and_cannot_be_read_tells_the_way_out(
+    job: Job, blockbuster: BlockBuster
+) -> None:
+    blockbuster.deactivate()  # a command looks at files
+    await restored(job)
+    job.fault("molecule_one", "edit", RESULTS, drop=["target_smiles"], times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        await hours(job, runner, 2)
+        assert job.posts() == 2
+        told = [one for one in await job.open_conditions() if one.subject == "batch 2"]
+        assert {one.kind for one in told} == {"read_back", "unreadable"}
+        assert all("`watcher batches release 2`" in one.action for one in told)
+        await command._release(job.settings, 2)
+        job.sandbox.clear_faults()
+        await job.later(runner, minutes=10)
+        job.clock.advance(timedelta(hours=1))
+        await job.again(runner)
+    assert await states(job) == ["collected", "released", "collected"]
+    assert await job.conditions() == {}
+
+
+async def test_a_batch_of_which_all_is_known_holds_nothing_up(job: Job) -> None:
+    """What was read back is still looked at for its last results, and what else there is goes on."""
+    await restored(job)
+    unknown = {"status": "cancelled", "result": None}
+    job.fault("molecule_one", "edit", RESULTS, values=unknown, times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        job.sandbox.fragalysis.add_upload(*A, [("A0500a", "CCCCCCCC", "Z20")])
+        await job.again(runner)
+        assert job.bought["CCCCCCCC"] == 1
+        assert (await states(job))[1] == "finished"
+        job.sandbox.clear_faults()
+        await job.later(runner, minutes=11)
+    assert set(job.bought.values()) == {1}
+    assert await job.conditions() == {}
+
+
+@pytest.mark.parametrize("times", [3, 100])
+async def test_what_the_chemistry_cannot_judge_for_want_of_memory_is_judged_again(
+    job: Job, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Else it counts as no compound, and is bought again; but not for ever."""
+    await restored(job)
+    left, identify = times, QuickChemistry.identify
+
+    async def short_of_memory(self: QuickChemistry, raws: Sequence[str]) -> list[Identity | Rejection]:
+        nonlocal left
+        found = await identify(self, raws)
+        if left and {*raws} <= {"CCC", "CCCC"} and raws:
+            left -= 1
+            return [Rejection("unparsable", "RDKit crashed or hung on it, twice", in_doubt=True) for _ in raws]
+        return found
+
+    job.set("fragalysis", targets=["Nothing"])
+    monkeypatch.setattr(QuickChemistry, "identify", short_of_memory)
+    async with job.run() as runner:
+        await job.again(runner)
+        await hours(job, runner, 1)
+        assert (await states(job))[1] == "collected"
+        attached = [one for one in await job.all(BatchItem) if one.batch_id == 2]
+        assert len(attached) == (2 if times == 3 else 0)
+        assert await job.ever("machine")
+    assert job.posts() == 2
+
+
+async def test_a_person_can_give_up_a_batch_that_was_taken_and_is_never_told_of(
+    job: Job, blockbuster: BlockBuster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "now", job.clock.now)
+    blockbuster.deactivate()  # a command looks at files
+    job.fault("molecule_one", "status", COUNTS, status=400, body={"message": "no"}, times=None)
+    async with job.run() as runner:
+        await runner.scan.request()
+        while not job.posts():
+            await runner.turn()
+            await runner.idle()
+        with pytest.raises(WatcherError, match="batch 1 is submitted"):
+            await command._release(job.settings, 1)
+        await hours(job, runner, 1)
+        (told,) = await job.open_conditions()
+        assert (told.kind, "`watcher batches release 1`" in told.action) == ("unreadable", True)
+        await command._release(job.settings, 1)
+        await hours(job, runner, 2)
+        assert await states(job) == ["released", "submitted"], "nothing is taken up again that cannot be read"
+        job.sandbox.clear_faults()
+        await hours(job, runner, 2)
+    assert await states(job) == ["collected", "collected"]
+    assert "was given up exists" in (await job.ever("turned_up"))[0].reason
 
 
 async def test_a_person_goes_on_without_what_a_batch_does_not_show(job: Job, blockbuster: BlockBuster) -> None:

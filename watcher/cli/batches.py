@@ -24,6 +24,8 @@ Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the batch in th
 _TIMES = ("created_at", "sent_at", "submitted_at", "finished_at", "collected_at", "closed_at", "unconfirmed_at")
 ADOPTABLE = ("unconfirmed", "lost", "released", "closed")
 RELEASABLE = ("unconfirmed", "lost")
+FAILING = 5
+"""Looks in a row that failed, after which a person may give up a batch that the service took."""
 
 
 @app.command("list")
@@ -101,8 +103,8 @@ def release(
     """Give up a doubtful batch; its compounds are bought again.
 
     If the service took it after all, they are paid twice: look at the vendor's own list of batches first. Works beside
-    `watcher run`, for a batch that is unconfirmed or lost, or was read back and does not show all its compounds. On a
-    terminal it asks before it does anything.
+    `watcher run`, for a batch that is unconfirmed or lost, or that the service took and does not tell of: it was read
+    back and does not show all its compounds, or every look at it fails. On a terminal it asks before it does anything.
     """
     settings = settings_of(context)
     log_quietly(settings)
@@ -168,8 +170,8 @@ async def _release(settings: "Settings", batch_id: int) -> int:
 
     async with record(settings, write=True) as store, store.write() as session:
         batch = await _found(session, batch_id)
-        # What was read back may never show all that it holds.
-        _must_be(batch, "released", (*RELEASABLE, *(("submitted", "finished") if batch.outcome == READ_BACK else ())))
+        never_tells = batch.outcome == READ_BACK or batch.attempts >= FAILING
+        _must_be(batch, "released", (*RELEASABLE, *(("submitted", "finished") if never_tells else ())))
         free = await batches.release(session, batch, who=who(), why=f"{who()} gave it up", now=now())
         await close_condition(session, f"batch {batch.id}", now=now())
         reach("release.recording")

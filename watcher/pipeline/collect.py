@@ -82,7 +82,8 @@ class Collect:
         if complete or (changed and counts.finished + counts.error > 0):
             results = await service.results(batch.remote_id)
             reach("collect.fetched")
-        claims = await attach(self._context, unit, results) if batch.outcome == forgotten.READ_BACK else {}
+        read_back = batch.outcome == forgotten.READ_BACK
+        claims = await attach(self._context, batch, results) if read_back else {}
         await self._record(unit, counts, results, claims, size=size, complete=complete, changed=changed)
 
     async def put_off(self, unit: int, failure: Failure) -> None:
@@ -113,7 +114,8 @@ class Collect:
                     f"batch {unit}",
                     "unreadable",
                     reason=f"the service refuses to tell of batch {batch.remote_id}: {failure.message}",
-                    action="nothing: it is asked again; if this is open after an hour, ask Molecule.one about it",
+                    action="nothing: it is asked again; if this is open after an hour, ask Molecule.one about it; "
+                    f"`watcher batches release {unit}` gives it up",
                     now=now,
                 )
 
@@ -133,15 +135,16 @@ class Collect:
         await batches.lose(session, batch, why=failure.message, now=now)
         batch.due_at = now + _LOOK_FOR_LOST
         await close_condition(session, f"batch {batch.id}", "unreadable", "read_back", now=now)
-        blind = batch.outcome == forgotten.READ_BACK and await forgotten.reading_back(session)
+        blind = batch.outcome == forgotten.READ_BACK and await forgotten.is_hidden(session, batch)
         meanwhile = "; what it held is not known, so nothing is sent meanwhile" if blind else ""
         await open_condition(
             session,
             f"batch {batch.id}",
             "lost",
             reason=f"the service does not know batch {batch.remote_id} any more: {failure.message}{meanwhile}",
-            action=f"ask Molecule.one about it; `watcher batches adopt {batch.id} REMOTE_ID` if it has another id, "
-            f"`watcher batches release {batch.id}` buys its compounds again",
+            action="nothing if the service knows it again, for it is asked every hour; else ask Molecule.one about it: "
+            f"`watcher batches adopt {batch.id} REMOTE_ID` if it has another id, `watcher batches release {batch.id}` "
+            "buys its compounds again",
             now=now,
         )
 
@@ -229,7 +232,7 @@ class Collect:
             "unreadable",
             reason=f"{strange} results of batch {batch.remote_id} have a shape that cannot be read",
             action="nothing: they are read again; if this is open after an hour, a newer version of this program may "
-            "know the shape",
+            f"know the shape; `watcher batches release {batch.id}` gives them up",
             now=now,
         )
         batch.attempts = condition.attempts  # trouble, so that nobody takes it for a service at work

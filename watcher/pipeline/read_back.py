@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from watcher.chemistry_records import Identity
+from watcher.chemistry_records import Identity, Rejection
+from watcher.errors import Ours
 from watcher.molecule_one import ResultItem
 from watcher.pipeline.spellings import Spellings, find_spellings
 from watcher.pipeline.stage import Context
@@ -13,23 +14,32 @@ from watcher.store.conditions import open_condition
 from watcher.store.engine import Session
 from watcher.store.schema import Batch, Condition
 
+_TRIES = 5
+"""Failures in a row after which it goes on without what the chemistry cannot judge."""
 
-async def attach(context: Context, batch_id: int, results: Sequence[ResultItem]) -> Mapping[str, int]:
+
+async def attach(context: Context, batch: Batch, results: Sequence[ResultItem]) -> Mapping[str, int]:
     """Find the compounds that the results of a batch show, so that they are not bought again.
 
     Returns the claim by string shown: a molecule may be stored under another spelling than the one that was sent, where
-    another RDKit reads the uploads now.
+    another RDKit reads the uploads now. Raises Ours when the chemistry could not judge one of them for want of memory.
     """
     shown = sorted({item.smiles for item in results if item.smiles})
     async with context.store.read() as session:
         stored = await compounds.by_smiles(session, shown)
     unknown = [smiles for smiles in shown if smiles not in stored]
     verdicts = await context.chemistry.identify(unknown)
+    in_doubt = sum(isinstance(one, Rejection) and one.in_doubt for one in verdicts)
+    if in_doubt and batch.attempts < _TRIES:
+        raise Ours(
+            f"the chemistry could not judge {in_doubt} strings of batch {batch.remote_id}, which is read back: "
+            "this machine may be short of memory"
+        )
     molecules = {raw: one for raw, one in zip(unknown, verdicts, strict=True) if isinstance(one, Identity)}
     found = {one.smiles: one.inchikey for one in molecules.values()}
     claims = None
     while claims is None:
-        claims = await _record(context, batch_id, shown, molecules, await find_spellings(context, found))
+        claims = await _record(context, batch.id, shown, molecules, await find_spellings(context, found))
     return claims
 
 
@@ -76,6 +86,6 @@ async def call_for_help(session: Session, batch: Batch, *, known: int, size: int
         reason=f"the service shows {known} of {f'the {size}' if size else 'an unknown number of'} compounds of batch "
         f"{batch.remote_id}, which was read back; nothing is sent, for the others could be bought again",
         action="wait while the service works on it, else ask Molecule.one; "
-        f"`watcher batches release {batch.id}` goes on without the others",
+        f"`watcher batches release {batch.id}` goes on without the others, and buys again what has no result yet",
         now=now,
     )

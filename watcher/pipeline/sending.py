@@ -65,6 +65,7 @@ async def read_back(
         f"batch {batch.id}",
         "read_back",
         reason="the service has a batch of ours that the record does not know; nothing is sent until it is read",
-        action="nothing: it is being read; if this is open after an hour, look at the batch at the service",
+        action="nothing: it is being read; if this is open after an hour, ask Molecule.one about it; "
+        f"`watcher batches release {batch.id}` goes on without what it has not told, which may then be bought again",
         now=now,
     )

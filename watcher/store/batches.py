@@ -19,7 +19,7 @@ from watcher.store.transitions import PROGRAM, note
 MOVES: Mapping[str, frozenset[str]] = {
     "submitting": frozenset({"submitted", "closed", "unconfirmed"}),
     "unconfirmed": frozenset({"submitted", "released"}),
-    # Released from here only if it was read back and never shows all that it holds.
+    # Released from here only by a person: it was read back and never shows all that it holds, or every look fails.
     "submitted": frozenset({"finished", "lost", "released"}),
     "finished": frozenset({"collected", "lost", "released"}),
     "lost": frozenset({"submitted", "released"}),

@@ -14,19 +14,26 @@ from watcher.store.transitions import note
 READ_BACK = "read_back"
 """Outcome of a batch that was not sent by this record but found at the service."""
 
+_KNOWN = select(func.count()).where(BatchItem.batch_id == Batch.id).correlate(Batch).scalar_subquery()
+_HIDDEN = or_(Batch.size == 0, Batch.size > _KNOWN)
+
 
 async def reading_back(session: AsyncSession) -> bool:
     """Say whether a batch that the record had forgotten is still being read back.
 
-    One that was lost before all its compounds were known holds everything back until a person releases or adopts it.
+    One that is finished, or lost, before all its compounds are known holds everything back until it shows them or a
+    person releases or adopts it.
     """
-    known = select(func.count()).where(BatchItem.batch_id == Batch.id).correlate(Batch).scalar_subquery()
-    hidden = or_(Batch.size == 0, known < Batch.size)
     query = select(Batch.id).where(
         Batch.outcome == READ_BACK,
-        or_(Batch.state.in_(("submitted", "finished")), and_(Batch.state == "lost", hidden)),
+        or_(Batch.state == "submitted", and_(Batch.state.in_(("finished", "lost")), _HIDDEN)),
     )
     return bool(await session.scalar(select(query.exists())))
+
+
+async def is_hidden(session: AsyncSession, batch: Batch) -> bool:
+    """Say whether it is not known what all a batch holds that was read back."""
+    return bool(await session.scalar(select(Batch.id).where(Batch.id == batch.id, _HIDDEN)))
 
 
 async def read_back(
