@@ -11,8 +11,10 @@ from blockbuster import BlockBuster
 from tests.support.batches import ALL, CREATE, another, lose_answer, restore, states
 from tests.support.pipeline import A, B, Job, world
 from watcher.cli import batches as cli
+from watcher.pipeline.runner import Runner
 from watcher.pipeline.submit import Submit
 from watcher.store import batches
+from watcher.store.conditions import close_condition
 from watcher.store.engine import Session
 from watcher.store.schema import ForeignBatch
 
@@ -110,6 +112,49 @@ async def test_a_batch_that_the_service_forgets_is_lost_and_never_bought_again(j
         await job.later(runner, hours=2)
     assert await states(job) == ["collected"]
     assert (job.bought, await job.conditions()) == (ALL, {})
+
+
+FORGOTTEN: dict[str, Any] = {"status": 404, "body": {"message": "no Route matched"}, "times": None}
+
+
+async def until_lost(job: Job, runner: Runner) -> None:
+    """A gateway answers for the service for some minutes."""
+    job.fault("molecule_one", "status", "(v1/batch-search|search-status)/", method="GET", **FORGOTTEN)
+    await job.again(runner)
+    for _ in range(3):
+        await job.later(runner, minutes=2)
+    assert await states(job) == ["lost"]
+    assert "every hour" in (await job.open_conditions())[0].action
+
+
+async def test_a_lost_batch_is_asked_for_also_where_there_is_no_list(v1: Job) -> None:
+    v1.sandbox.molecule_one.listing.form = "missing"
+    async with v1.run() as runner:
+        await until_lost(v1, runner)
+        await v1.later(runner, hours=2)
+        assert await states(v1) == ["lost"], "nothing has changed"
+        v1.sandbox.clear_faults()
+        v1.sandbox.molecule_one.listing.form = "missing"
+        await v1.later(runner, hours=2)
+    assert await states(v1) == ["collected"]
+    assert (v1.bought, v1.posts(), await v1.conditions()) == (ALL, 1, {})
+
+
+async def test_what_was_lost_and_given_up_is_stored_and_told_when_it_is_back(v1: Job) -> None:
+    async with v1.run() as runner:
+        await until_lost(v1, runner)
+        assert v1.program is not None
+        async with v1.program.context.store.write() as session:
+            batch = await batches.get(session, 1)
+            await batches.release(session, batch, who="me", why="the vendor says so", now=v1.clock.now())
+            await close_condition(session, "batch 1", now=v1.clock.now())
+        v1.sandbox.clear_faults()
+        await v1.again(runner)
+        assert v1.posts() == 2
+        await v1.later(runner, hours=2)
+    assert await states(v1) == ["collected", "collected"]
+    assert len(await v1.scores()) == 6, "its results are stored"
+    assert "was given up exists" in (await v1.ever("turned_up"))[0].reason
 
 
 async def test_a_lost_batch_is_taken_up_under_another_id(

@@ -123,6 +123,36 @@ async def test_a_new_record_has_nothing_to_wait_for(job: Job, how: dict[str, Any
     assert await job.ever("read_back") == []
 
 
+@pytest.mark.parametrize("status", [400, 403, 500])
+async def test_where_a_list_could_tell_nothing_one_that_fails_holds_nothing_up_for_long(
+    tmp_path: Path, status: int
+) -> None:
+    """No list is documented for v1. An outage is sat out for a while, so that no purchase runs into it."""
+    async with world(tmp_path, version="v1") as job:
+        job.set("download", enabled=False)
+        await seen_before(job)
+        job.fault("molecule_one", "status", "batch-search$", method="GET", status=status, times=None)
+        async with job.run() as runner:
+            await job.again(runner)
+            assert job.posts() == (1 if status == 400 else 0)
+            for _ in range(5):
+                await job.later(runner, minutes=10)
+        assert (job.bought, job.posts()) == (ALL, 1)
+        assert await job.ever("read_back") == []
+
+
+async def test_a_list_that_is_refused_for_good_is_waited_for_no_longer_than_one_that_is_missing(job: Job) -> None:
+    await seen_before(job)
+    refusal = {"status": 400, "body": {"message": "unknown parameter"}, "times": None}
+    job.fault("molecule_one", "status", "batch-search$", method="GET", **refusal)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert (job.posts(), "unknown parameter" in (await job.conditions())[HELD]) == (0, True)
+        for _ in range(5):
+            await job.later(runner, minutes=10)
+    assert (job.bought, job.posts()) == (ALL, 1)
+
+
 async def test_nor_has_a_service_that_keeps_no_names(tmp_path: Path) -> None:
     async with world(tmp_path, version="v1") as job:
         job.set("download", enabled=False)

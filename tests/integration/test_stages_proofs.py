@@ -49,7 +49,7 @@ async def test_a_page_in_the_place_of_the_answer_buys_nothing_twice(tmp_path: Pa
                 await job.later(runner, minutes=10)
         assert (job.bought, job.posts()) == (ALL, 1)
         assert await states(job) == ["collected"]
-        assert "was refused exists" in (await job.ever("turned_up"))[0].reason
+        assert "taken for not bought exists" in (await job.ever("turned_up"))[0].reason
 
 
 @pytest.mark.parametrize("form", ["auto", "missing"])
@@ -242,6 +242,39 @@ async def test_a_batch_under_another_id_than_was_answered_is_found_by_its_name(j
             await job.later(runner, minutes=30)
     assert (job.bought, job.posts(), await states(job), await job.conditions()) == (ALL, 1, ["collected"], {})
     assert await job.ever("lost")
+
+
+async def test_a_wrong_id_makes_no_twin_of_the_only_batch_there_is(job: Job) -> None:
+    """Another doubt has the list read before the wrong id is found out."""
+    job.set("molecule_one", batch_size=2)
+    job.fault("molecule_one", "edit", CREATE, method="POST", values={"id": "bogus"})
+    lose_answer(job)
+    async with job.run() as runner:
+        await job.again(runner)
+        assert (await job.all(ForeignBatch), await job.ever("turned_up")) == ([], [])
+        for _ in range(10):
+            await job.later(runner, minutes=30)
+    assert (job.bought, job.posts(), await job.conditions()) == (ALL, 2, {})
+    assert await states(job) == ["collected", "collected"]
+
+
+async def test_that_nothing_is_bought_after_a_refusal_is_told_while_the_list_cannot_be_read(job: Job) -> None:
+    job.set("molecule_one", unconfirmed_window="4h")
+    async with job.run() as runner:
+        await job.later(runner, minutes=1)  # the gate is open
+        job.fault("molecule_one", "status", CREATE, method="POST", status=402)
+        job.fault("molecule_one", "status", CREATE, method="GET", times=None, **NOT_FOUND)
+        await job.again(runner)
+        for _ in range(6):
+            await job.later(runner, minutes=20)
+        (told,) = [one for one in await job.open_conditions() if one.subject == "batch 1"]
+        assert (told.kind, job.posts(), "nothing is bought before" in told.reason) == ("read_back", 1, True)
+        job.clock._start += timedelta(days=10)
+        await job.later(runner, minutes=20)
+        assert job.posts() == 1, "a clock that jumps ahead proves nothing"
+        for _ in range(6):
+            await job.later(runner, minutes=20)
+    assert (job.bought, job.posts(), await job.conditions()) == (ALL, 2, {})
 
 
 async def test_a_request_that_was_repeated_on_the_way_is_told(job: Job) -> None:

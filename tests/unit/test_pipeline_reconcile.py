@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.clock import START
 from watcher.pipeline.reconcile import is_late
+from watcher.store.forgotten import READ_BACK
 from watcher.store.schema import Batch
 
 
@@ -22,7 +23,7 @@ from watcher.store.schema import Batch
         ("released", None, 23, -1, True),
         ("released", None, 23, 1, False),
         ("released", None, 24, -1, False),
-        ("released", "7", 1, -1, False),
+        ("released", "7", 1, -1, True),  # it was lost before
         ("closed", None, 1, -1, False),
         ("submitted", "7", None, -1, False),
     ],
@@ -37,3 +38,5 @@ def test_what_may_still_turn_up_is_looked_for(
         due_at=None if due_in is None else START + timedelta(hours=due_in),
     )
     assert is_late(batch, START) is late
+    batch.outcome = READ_BACK  # what it holds may never be told
+    assert is_late(batch, START) is (late and state == "lost")

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from watcher.errors import AuthFailure, Failure, Invalid, Ours
 from watcher.pipeline.sending import Sending
 from watcher.pipeline.stage import Context
 from watcher.store.conditions import close_condition, open_condition
@@ -85,10 +86,28 @@ class Gate:
         self._recognises, self._unproven, self.look_at = self._names, Unproven(), None
         return True
 
+    async def may_open_without(self, session: Session, failure: Failure, now: datetime) -> bool:
+        """Say, after a look that failed, whether sending may begin.
+
+        Where a list could tell of ours, only a definite answer counts as a look: an outage proves nothing, however long
+        it lasts. Where it could tell nothing, a definite answer is as good as a list, and trouble is sat out for the
+        window, so that what is sent does not run into an outage.
+        """
+        if self._sending.allowed:
+            return True
+        definite = isinstance(failure, Invalid) or (isinstance(failure, AuthFailure) and not self._recognises)
+        if definite:
+            return await self.may_open(session, f"it cannot be had: {failure.message}", now)
+        if self._recognises or isinstance(failure, Ours):
+            return False
+        monotonic = self._clock.monotonic()
+        self._unproven.add(monotonic)
+        return self._unproven.lasts(monotonic, self._window) and await self.may_open(session, failure.message, now)
+
     async def _say(self, session: Session, missing: str, until: datetime, now: datetime) -> None:
         reason = (
-            f"nothing is bought before the service's list of batches is read whole, or {until:%Y-%m-%d %H:%M} UTC: it "
-            f"may hold batches that the record does not know, as after a restore, and {missing}"
+            f"nothing is bought before the service's list of batches is read whole, or {until:%Y-%m-%d %H:%M} UTC if "
+            f"it is still so then: it may hold batches that the record does not know, as after a restore, and {missing}"
         )
         condition = await open_condition(
             session,

@@ -8,17 +8,19 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from watcher.errors import Failure, Service
+from watcher.errors import AuthFailure, Failure, Invalid, Service, Transient
 from watcher.molecule_one import Listing
+from watcher.pipeline import refused_purchases
 from watcher.pipeline.failures import wait_after
 from watcher.pipeline.find_batches import Found, look
-from watcher.pipeline.gate import LOOKS_BEFORE_GOING_ON, Gate, Unproven, next_look
+from watcher.pipeline.gate import Gate, Unproven, next_look
 from watcher.pipeline.sending import Sending, in_doubt, read_back
 from watcher.pipeline.stage import Context
 from watcher.points import reach
 from watcher.store import batches
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
+from watcher.store.forgotten import READ_BACK
 from watcher.store.schema import Batch, Profile
 
 _log = structlog.get_logger(__name__)
@@ -26,21 +28,18 @@ _SLOW_LOOK = timedelta(hours=1)
 """Between looks once the window has passed: a person decides, but a batch that turns up late is still noticed."""
 _LATE_LOOKS = timedelta(days=1)
 """How long a batch that was given up is still looked for. A lost one is looked for until it is settled."""
-
-_LOOKS_FOR_REFUSED = 2
-"""Looks that do not find a batch whose purchase was refused, before it counts as not bought."""
 _TURNED_UP = {
     "released": ("given up", "nothing can be undone; what was bought again meanwhile was paid twice"),
-    "closed": ("refused", "find out who answers in the place of Molecule.one, a proxy for example"),
+    "closed": ("taken for not bought", "find out who answers in the place of Molecule.one, a proxy for example"),
 }
 """What had become, by its state, of a batch that exists after all, and what a person can do."""
 
 
 def is_late(batch: Batch, now: datetime) -> bool:
-    """Say whether a batch that was lost, or given up without an id, is to be looked for now: a pure function."""
+    """Say whether a batch that was lost, or given up, is to be looked for now: a pure function."""
     if batch.state == "lost":
         return batch.due_at is None or batch.due_at <= now
-    if batch.state != "released" or batch.remote_id is not None:
+    if batch.state != "released" or batch.outcome == READ_BACK:
         return False
     given_up = batch.closed_at or now
     return now - given_up < _LATE_LOOKS and (batch.due_at or given_up + _SLOW_LOOK) <= now
@@ -60,7 +59,7 @@ class Reconcile:
         self._settings = context.settings.molecule_one
         self._sending = sending
         self._gate = Gate(context, sending, new_record=new_record)
-        self._first_looks_failed = 0
+        self._failed_in_a_row = 0
         self._unlisted = Unproven()
         """Looks since the start at which the service had no list at all."""
         self._lists = False
@@ -94,12 +93,16 @@ class Reconcile:
         await self._mark_stale()
         reach("reconcile.doubted")
         async with self._context.store.read() as session:
+            late = await self._late(session, self._context.clock.now())
+        await self._ask_for(late)
+        async with self._context.store.read() as session:
             doubtful = await batches.in_state(session, "unconfirmed")
             late = await self._late(session, self._context.clock.now())
             refused = await batches.refused(session)
         if self._sending.allowed and not doubtful and not late and not refused:
             return
         listing = await self._context.molecule_one.list_batches()
+        self._failed_in_a_row = 0
         if listing is None:
             await self._no_listing(late)
             return
@@ -114,8 +117,8 @@ class Reconcile:
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only
         """Look again after a while; a look that failed proves nothing."""
         now = self._context.clock.now()
-        self._first_looks_failed += 1
-        wait = wait_after(failure, self._first_looks_failed, self._context.random)
+        self._failed_in_a_row += 1
+        wait = wait_after(failure, self._failed_in_a_row, self._context.random)
         self._gate.look_at = self._context.clock.monotonic() + wait.total_seconds()
         async with self._context.store.write() as session:
             for batch in await batches.in_state(session, "unconfirmed"):
@@ -123,8 +126,9 @@ class Reconcile:
                 batch.due_at = now + wait_after(failure, batch.attempts, self._context.random)
             for batch in await self._late(session, now):
                 batch.due_at = now + _SLOW_LOOK
-            for batch in await batches.refused(session):
-                self._refused_not_found(batch, proven=False, now=now)
+            await self._rule_out(session, proven=False, now=now)
+            may_send = await self._gate.may_open_without(session, failure, now)
+        self._sending.allowed |= may_send
 
     async def _stale(self, session: Session) -> list[Batch]:
         """Batches in `submitting` that this process is not sending."""
@@ -144,6 +148,22 @@ class Reconcile:
                     batch.outcome = "unknown"
                     await in_doubt(session, batch, "the program ended while sending it", due_at=now, now=now)
 
+    async def _ask_for(self, late: Sequence[Batch]) -> None:
+        """Ask for what was lost, or given up, under the id that it had: the service may know it again."""
+        for one in late:
+            if one.remote_id is None:
+                continue
+            try:
+                await self._context.molecule_one.status(one.remote_id)
+                await self._context.molecule_one.results(one.remote_id)
+            except (Transient, Invalid, AuthFailure):
+                continue
+            now = self._context.clock.now()
+            async with self._context.store.write() as session:
+                batch = await batches.get(session, one.id)
+                if batch.state == one.state and batch.remote_id == one.remote_id:
+                    await self._adopt(session, batch, one.remote_id, now)
+
     async def _conclude(self, found: Found, doubtful: Sequence[Batch], late: Sequence[Batch], listing: Listing) -> None:
         now = self._context.clock.now()
         listed = {remote.remote_id: remote for remote in listing.batches}
@@ -158,13 +178,11 @@ class Reconcile:
                     await read_back(session, self._context, token=token, remote_id=remote_id, size=size, now=now)
                 elif batch.remote_id is None or batch.state in ("lost", "released"):
                     await self._adopt(session, batch, remote_id, now)
-                elif batch.remote_id != remote_id:  # else it was answered since it was looked for
+                elif batch.remote_id != remote_id and batch.remote_id in listed:
+                    # Else it was answered since it was looked for, or under a wrong id, which `collect` finds out.
                     twins.append((token, remote_id))
             for token, remote_id in twins:
                 await self._tell_twin(session, token, remote_id, now)
-            for lost in await batches.in_state(session, "lost"):
-                if lost.remote_id in listed:
-                    await self._adopt(session, lost, lost.remote_id, now)
             # A list that leaves out what the service works on for us is cut, or lags: it proves no absence.
             at_work = await batches.at_work(session, self._settings.api_version)
             missing = _missing(listing, found, leaves_out=at_work - listed.keys())
@@ -175,8 +193,7 @@ class Reconcile:
                     batch = await batches.get(session, one.id)
                     await self._not_found(session, batch, looked=looked, undecided=found.undecided, now=now)
             await self._look_later(session, late, now)
-            for batch in await batches.refused(session):
-                self._refused_not_found(batch, proven=looked and not found.undecided, now=now)
+            await self._rule_out(session, proven=looked and not found.undecided, now=now)
             reach("reconcile.concluding")
         self._sending.allowed |= may_send
         reach("reconcile.concluded")
@@ -190,7 +207,7 @@ class Reconcile:
     async def _tell_twin(self, session: Session, token: str, remote_id: str, now: datetime) -> None:
         """Tell of a second batch with the name of one of ours: it was sent once, something on the way repeated it."""
         batch = await batches.by_token(session, token)
-        if batch is None or batch.remote_id is None:  # the next look tells
+        if batch is None or batch.remote_id in (None, remote_id):  # the next look tells
             return
         await batches.mark_foreign(session, [remote_id], now)
         if batch.state == "collected":  # nothing would close a condition
@@ -207,12 +224,10 @@ class Reconcile:
         )
 
     async def _adopt(self, session: Session, batch: Batch, remote_id: str, now: datetime) -> None:
-        before = batch.state
-        fate, action = _TURNED_UP.get(before, ("", ""))
+        fate, action = _TURNED_UP.get(batch.state, ("", ""))
         why = f"it turned up at the service after it was {fate}" if fate else "found at the service"
         await batches.accepted(session, batch, remote_id, due_at=now, now=now, why=why)
-        if before != "lost":  # what is listed may still not be told of: `collect` says when it is
-            await close_condition(session, f"batch {batch.id}", now=now)
+        await close_condition(session, f"batch {batch.id}", now=now)
         if fate:
             reason = f"a batch that was {fate} exists at the service; its results are stored and it counts as spent"
             await open_condition(session, f"batch {batch.id}", "turned_up", reason=reason, action=action, now=now)
@@ -222,7 +237,7 @@ class Reconcile:
             return
         batch.looks += looked
         batch.attempts = 0 if looked else batch.attempts + 1  # a look that proves nothing only makes the next one rarer
-        left = self._settings.unconfirmed_window - self._age(batch, now)
+        left = self._left(batch, batch.unconfirmed_at, now)
         if left > timedelta():
             batch.due_at = now + min(next_look(batch.looks + batch.attempts), left)
         elif await self._may_release(session, batch) and looked and not undecided:
@@ -230,26 +245,20 @@ class Reconcile:
         else:
             batch.due_at = now + _SLOW_LOOK
 
-    def _refused_not_found(self, batch: Batch, *, proven: bool, now: datetime) -> None:
-        """Go on without a batch whose purchase was refused: it is not listed, or waiting on would not tell."""
-        if batch.due_at is not None and batch.due_at > now:  # the list may lag
-            return
-        batch.attempts += 1
-        batch.looks += proven
-        waited = now - (batch.closed_at or now)
-        if batch.looks >= _LOOKS_FOR_REFUSED:
-            batch.due_at = None
-        elif batch.attempts >= LOOKS_BEFORE_GOING_ON and waited >= self._settings.unconfirmed_window:
-            batch.due_at = None
-            _log.warning("refused_batch_not_looked_for", batch_id=batch.id, reason="the list cannot be read whole")
-        else:
-            batch.due_at = now + next_look(batch.attempts)
+    def _left(self, batch: Batch, since: datetime | None, now: datetime) -> timedelta:
+        """Return what is left of the window in which a batch is looked for that has been in doubt `since`.
 
-    def _age(self, batch: Batch, now: datetime) -> timedelta:
-        """Return how long a batch has been in doubt, by a clock that nobody sets as far as this process has seen it."""
+        By a clock that nobody sets, as far as this process has seen the doubt.
+        """
         monotonic = self._context.clock.monotonic()
-        since, age = self._sending.doubted.setdefault(batch.token, (monotonic, now - (batch.unconfirmed_at or now)))
-        return max(age, timedelta()) + timedelta(seconds=monotonic - since)
+        met, age = self._sending.doubted.setdefault(batch.token, (monotonic, now - (since or now)))
+        return self._settings.unconfirmed_window - max(age, timedelta()) - timedelta(seconds=monotonic - met)
+
+    async def _rule_out(self, session: Session, *, proven: bool, now: datetime) -> None:
+        """Note a look that did not find the batches whose purchase was refused; `proven` if they are not there."""
+        for batch in await batches.refused(session):
+            left = self._left(batch, batch.closed_at, now)
+            await refused_purchases.not_found(session, batch, proven=proven, left=left, now=now)
 
     async def _may_release(self, session: Session, batch: Batch) -> bool:
         """Say whether the settings may give up a batch: not one that the service has accepted.
@@ -269,29 +278,27 @@ class Reconcile:
     async def _no_listing(self, late: Sequence[Batch]) -> None:
         """Note that the service has no list now. One that never had any is not waited for: there is nothing to ask."""
         now, monotonic = self._context.clock.now(), self._context.clock.monotonic()
-        window = self._settings.unconfirmed_window
         self._unlisted.add(monotonic)
         soon = now + next_look(self._unlisted.looks)
         async with self._context.store.write() as session:
             may_send = await self._gate.may_open(session, "the service has no list of its batches at the moment", now)
             for batch in await batches.in_state(session, "unconfirmed"):
-                left = window - self._age(batch, now)
+                left = self._left(batch, batch.unconfirmed_at, now)
                 never_listed = not self._lists and not batch.looks
                 if left > timedelta():
                     batch.due_at = min(soon, now + left)
                 elif not (never_listed and await self._may_release(session, batch)):
                     batch.due_at = now + _SLOW_LOOK
-                elif self._unlisted.lasts(monotonic, window):
+                elif self._unlisted.lasts(monotonic, self._settings.unconfirmed_window):
                     await self._release(session, batch, now)
                 else:
                     batch.due_at = soon
             await self._look_later(session, late, now)
-            nothing_to_ask = not self._lists and not self._context.molecule_one.names_batches
-            for batch in await batches.refused(session):
-                if nothing_to_ask:
-                    batch.due_at = None
-                else:
-                    self._refused_not_found(batch, proven=False, now=now)
+            if self._lists or self._context.molecule_one.names_batches:
+                await self._rule_out(session, proven=False, now=now)
+            else:  # there is nothing to ask
+                for batch in await batches.refused(session):
+                    await refused_purchases.give_up(session, batch, now)
         self._sending.allowed |= may_send
 
 
