@@ -22,6 +22,7 @@ from sqlalchemy import event
 from tests.support.pipeline import A, Job, world
 from watcher.archives import sweep
 from watcher.errors import Ours
+from watcher.pipeline.settle import settle
 from watcher.sandbox import archives
 from watcher.store.copying import copy_record
 from watcher.store.engine import RecordUnavailable, Store
@@ -208,7 +209,7 @@ async def test_a_record_that_takes_no_change_is_told_once(job: Job, what: str, w
             assert job.bought == {}
             disk.times = 0
             async with asyncio.timeout(20):
-                await runner.settle()
+                await settle(runner)
     assert job.bought == ALL
     assert (told(logs, "record_unavailable"), told(logs, "record_available_again")) == (1, 1)
     assert [one["reason"] for one in logs if one["event"] == "record_unavailable" and words in one["reason"]]
@@ -365,7 +366,7 @@ async def test_a_record_that_another_program_keeps_locked(job: Job) -> None:
             assert job.program is not None
             job.program.context.store._deadline = 30.0  # a busy machine must not look like another lock
             async with asyncio.timeout(30):
-                await runner.settle()
+                await settle(runner)
     assert told(logs, "record_unavailable") == told(logs, "record_available_again") == 1
     assert "locked" in next(one["reason"] for one in logs if one["event"] == "record_unavailable")
     assert job.bought == ALL
@@ -389,5 +390,5 @@ async def test_a_scan_that_was_asked_for_in_an_outage_comes_after_it(job: Job, m
             assert job.asked("target_experiment_uploads") == 0
         job.clock.advance(60)
         async with asyncio.timeout(30):
-            await runner.settle()
+            await settle(runner)
     assert job.bought == ALL

@@ -14,6 +14,7 @@ from watcher.errors import Ours, SettingsError
 from watcher.notify import Letter
 from watcher.notify_process import NotSent
 from watcher.pipeline.runner import Runner
+from watcher.pipeline.settle import settle
 from watcher.settings import HttpSettings
 from watcher.store import outbox
 from watcher.store.conditions import close_condition, open_condition
@@ -309,7 +310,7 @@ async def test_one_spoiled_message_holds_up_no_other(job: Job, post: Post, monke
 async def crash_after_sending(job: Job, post: Post, runner: Runner) -> None:
     sent = len(post.letters)
     post.held = asyncio.Event()
-    settling = asyncio.create_task(runner.settle())
+    settling = asyncio.create_task(settle(runner))
     await until(lambda: len(post.letters) > sent)
     settling.cancel()
     await asyncio.gather(settling, return_exceptions=True)
@@ -357,7 +358,7 @@ async def test_stopping_waits_for_what_is_being_sent(job: Job, post: Post) -> No
     async with job.run() as runner:
         await something(job)
         post.held = asyncio.Event()
-        settling = asyncio.create_task(runner.settle())
+        settling = asyncio.create_task(settle(runner))
         await until(lambda: post.letters)
         stopping = asyncio.create_task(runner.stop(timedelta(seconds=8)))
         await asyncio.sleep(0)
@@ -380,7 +381,7 @@ async def test_trouble_from_before_a_start_has_a_moment_to_heal(job: Job, post: 
         await something(job, "unreachable", "batch 7")
     job.clock.advance(timedelta(hours=5))
     async with job.run() as runner:
-        await runner.settle()
+        await settle(runner)
     assert post.subjects()[-1] == "Needs attention: batch 7: unreachable"
 
 

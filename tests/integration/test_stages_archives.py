@@ -23,6 +23,7 @@ from watcher.archives import digest, point_current, receive
 from watcher.fragalysis import FileLink, Fragalysis
 from watcher.pipeline.download import Download
 from watcher.pipeline.inventory import inventory
+from watcher.pipeline.settle import settle
 from watcher.pipeline.verify import damage
 from watcher.sandbox.archives import build
 from watcher.sandbox.downloads import Downloads
@@ -281,7 +282,7 @@ async def test_a_restart_waits_for_the_same_build(job: Job) -> None:
     job.sandbox.fragalysis.downloads.pace.polls = 10**6
     async with job.run(crash=True) as runner:
         await runner.scan.request()
-        settling = asyncio.create_task(runner.settle())
+        settling = asyncio.create_task(settle(runner))
         await until(lambda: job.asked("/viewer/task_status") >= 3)
         settling.cancel()
     assert job.asked("download_structures", "POST") == 1
@@ -354,7 +355,7 @@ async def test_the_download_of_an_upload_that_is_passed_over_makes_room(job: Job
     job.sandbox.fragalysis.downloads.pace.polls = 10**6
     async with job.run() as runner:
         await runner.scan.request()
-        settling = asyncio.create_task(runner.settle())
+        settling = asyncio.create_task(settle(runner))
         await until(lambda: job.asked("/viewer/task_status") >= 3)
         async with asyncio.timeout(20):
             job.sandbox.fragalysis.downloads.pace.polls = 2
@@ -414,7 +415,7 @@ async def test_an_archive_is_built_again_when_rows_appear_while_it_is_built(
     pace.polls = 10**6
     async with job.run() as runner:
         await runner.scan.request()
-        settling = asyncio.create_task(runner.settle())
+        settling = asyncio.create_task(settle(runner))
         await until(lambda: reached["extract.recorded"] == 2 and reached["download.task-remembered"])
         bring_late_rows(job)
         await until(lambda: job.clock.now() - began > timedelta(minutes=11))

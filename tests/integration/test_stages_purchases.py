@@ -17,6 +17,7 @@ from tests.support.record import settings_for_database
 from watcher.answers import NotSent
 from watcher.http import Http
 from watcher.molecule_one import MoleculeOne
+from watcher.pipeline.settle import settle
 from watcher.settings import Settings
 from watcher.store import forgotten
 from watcher.store.engine import CommitUnknown, RecordUnavailable, Store
@@ -215,7 +216,7 @@ async def submitting(job: Job) -> bool:
 async def settling(job: Job, *, crash: bool = True) -> AsyncIterator[Any]:
     async with job.run(crash=crash) as runner:
         await runner.scan.request()
-        task = asyncio.create_task(runner.settle())
+        task = asyncio.create_task(settle(runner))
         try:
             yield runner
         finally:

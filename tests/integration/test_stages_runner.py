@@ -20,7 +20,8 @@ from watcher.fragalysis import Fragalysis
 from watcher.pipeline.collect import Collect
 from watcher.pipeline.extract import Extract
 from watcher.pipeline.finish import Finish
-from watcher.pipeline.runner import PATIENCE, Runner
+from watcher.pipeline.runner import Runner
+from watcher.pipeline.settle import PATIENCE, settle
 from watcher.pipeline.submit import Submit
 from watcher.pipeline.verify import Verify
 from watcher.settings import DatabaseSettings
@@ -323,7 +324,7 @@ async def test_a_batch_is_not_held_up_for_long_by_uploads_that_are_read(
     monkeypatch.setattr(Fragalysis, "get_target_compound_smiles", slowly)
     async with job.run() as runner:
         await runner.scan.request()
-        settling = asyncio.create_task(runner.settle())
+        settling = asyncio.create_task(settle(runner))
         await until(job.claims)
         assert job.posts() == 0
         job.clock.advance(timedelta(minutes=2))
@@ -492,7 +493,7 @@ async def test_a_record_that_is_gone_stops_everything_and_is_told_once(
             await runner.scan.request()
             gone = 1
             async with asyncio.timeout(20):
-                await runner.settle()
+                await settle(runner)
     assert gone == 21
     assert job.bought == ALL
     assert [one["event"] for one in logs if "record_" in one["event"]].count("record_unavailable") == 1
@@ -505,7 +506,7 @@ async def test_stopping_cancels_what_can_be_taken_up_again(job: Job) -> None:
     job.fault("fragalysis", "hold", "/viewer/task_status", times=None)
     async with job.run() as runner:
         await runner.scan.request()
-        settling = asyncio.create_task(runner.settle())
+        settling = asyncio.create_task(settle(runner))
         await until(lambda: job.asked("/viewer/task_status"))
         await runner.stop(timedelta(seconds=8))
         await settling

@@ -18,6 +18,7 @@ from watcher.store.conditions import all_open, close_condition, find, open_condi
 from watcher.store.engine import Store
 from watcher.store.migrate import is_current
 from watcher.store.schema import Alias, Compound, Observation, Target, Transition, Upload
+from watcher.store.waits import Waits, waits
 
 pytest_plugins = ("tests.support.store",)
 COLUMNS = (
@@ -224,13 +225,13 @@ async def test_a_pause_that_is_over_is_nothing_to_wait_for(world: World) -> None
         )
     for seconds, later, first_look in [(0, 30, None), (30, None, None), (40, None, None), (40, 50, 50), (0, 50, 50)]:
         async with world.store.read() as session:
-            waits = await overview.waits(
+            found = await waits(
                 session,
                 archives=False,
                 first_look_at=None if first_look is None else now + timedelta(seconds=first_look),
                 after=now + timedelta(seconds=seconds),
             )
-        assert waits.next_at == (None if later is None else now + timedelta(seconds=later)), seconds
+        assert found.next_at == (None if later is None else now + timedelta(seconds=later)), seconds
 
 
 async def test_waits_are_for_what_is_due_next_and_respect_pauses(world: World) -> None:
@@ -238,22 +239,22 @@ async def test_waits_are_for_what_is_due_next_and_respect_pauses(world: World) -
     async with world.store.write() as session:
         (await targets.instance(session)).scan_due_at = now + timedelta(hours=2)
     async with world.store.read() as session:
-        assert await overview.waits(session, archives=True) == overview.Waits(now + timedelta(hours=2), at_work=False)
+        assert await waits(session, archives=True) == Waits(now + timedelta(hours=2), at_work=False)
     await world.upload(await world.target(), ["C"])
     async with world.store.read() as session:
-        assert (await overview.waits(session, archives=True)).next_at == now  # the archive
-        assert (await overview.waits(session, archives=False)).next_at == now + timedelta(hours=2)
+        assert (await waits(session, archives=True)).next_at == now  # the archive
+        assert (await waits(session, archives=False)).next_at == now + timedelta(hours=2)
     batch_id = await world.buy() or 0
     async with world.store.write() as session:
         (await batches.get(session, batch_id)).due_at = now + timedelta(minutes=1)
     async with world.store.read() as session:
-        assert await overview.waits(session, archives=False) == overview.Waits(now + timedelta(minutes=1), at_work=True)
+        assert await waits(session, archives=False) == Waits(now + timedelta(minutes=1), at_work=True)
     async with world.store.write() as session:
         await open_condition(
             session, "molecule_one", "credentials", reason="r", action="a", now=now, retry_at=now + timedelta(hours=1)
         )
     async with world.store.read() as session:
-        assert await overview.waits(session, archives=False) == overview.Waits(now + timedelta(hours=1), at_work=False)
+        assert await waits(session, archives=False) == Waits(now + timedelta(hours=1), at_work=False)
 
 
 async def test_uploads_are_settled_when_nothing_of_them_waits(world: World) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.pipeline import A, B, Job, Version, until, world
+from watcher.pipeline.settle import settle
 from watcher.store import allowance, batches
 from watcher.store.conditions import close_condition
 
@@ -324,7 +325,7 @@ async def test_a_backup_taken_between_intent_and_answer(tmp_path: Path, version:
         job.set("molecule_one", submit_timeout=timedelta(seconds=30))
         async with job.run(crash=True) as runner:
             await runner.scan.request()
-            settling = asyncio.create_task(runner.settle())
+            settling = asyncio.create_task(settle(runner))
             await until(lambda: job.bought)
             settling.cancel()
         backup = await take_backup(job)

@@ -21,6 +21,7 @@ from watcher import points
 from watcher.chemistry_records import Identity, Rejection
 from watcher.notify_process import Notifier
 from watcher.pipeline.runner import Runner
+from watcher.pipeline.settle import settle
 from watcher.pipeline.stage import Context
 from watcher.settings import Settings
 from watcher.store.engine import Store
@@ -173,5 +174,5 @@ class Killable:
             sale.work(len(sale.smiles), "scored")
         vendor.go_on()
         async with asyncio.timeout(30):
-            await self.runner.settle()
+            await settle(self.runner)
         vendor.quick = False

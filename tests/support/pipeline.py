@@ -23,6 +23,7 @@ from watcher.chemistry_process import Chemistry
 from watcher.chemistry_records import Identity, Rejection
 from watcher.molecule_one import profile_of
 from watcher.pipeline.runner import Runner
+from watcher.pipeline.settle import settle
 from watcher.program import Program, opened
 from watcher.sandbox import Fault, Sandbox
 from watcher.settings import Settings
@@ -129,13 +130,13 @@ class Job:
         """Scan and settle within an opening."""
         await runner.scan.request()
         async with asyncio.timeout(90):
-            await runner.settle()
+            await settle(runner)
 
     async def later(self, runner: Runner, **wait: float) -> None:
         """Let time pass, then settle."""
         self.clock.advance(timedelta(**wait))
         async with asyncio.timeout(90):
-            await runner.settle()
+            await settle(runner)
 
     async def all(self, model: type[Any]) -> list[Any]:
         """Return the rows of a table, also while no program is open."""

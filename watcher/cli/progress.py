@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from watcher.cli.output import on_terminal, say
 from watcher.errors import Ours
+from watcher.pipeline.settle import settle
 from watcher.store.progress import Progress, progress
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ async def run_pass(program: "Program", show: Show, *, timeout: timedelta | None 
     runner = program.runner
     with _signals(interrupted):
         await runner.scan.request()
-        settling = asyncio.create_task(runner.settle())
+        settling = asyncio.create_task(settle(runner))
         watching = asyncio.create_task(_watch(program, show))
         waiting = asyncio.create_task(interrupted.wait())
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -28,16 +28,11 @@ from watcher.pipeline.stage import Context, Stage
 from watcher.pipeline.submit import Submit
 from watcher.pipeline.uploads import take_up_quarantined
 from watcher.pipeline.verify import Verify
-from watcher.store import overview
 from watcher.store.engine import RecordUnavailable, is_trouble
 
 _log = structlog.get_logger(__name__)
-PATIENCE = timedelta(minutes=1)
-"""Longest wait that `watcher once` sits out."""
-_SHORTEST_SLEEP = timedelta(milliseconds=50)
 _ASIDE = timedelta(minutes=5)
 """How long a unit is left alone that shows a fault of the program."""
-_STALLED = 5  # looks at something overdue that no stage starts, before it counts as nothing to wait for
 _QUIET = ("reconcile", "collect", "prune", "backup")
 
 
@@ -146,40 +141,6 @@ class Runner:
         while self._under_way:
             await asyncio.wait(self._under_way.values())
 
-    async def settle(self) -> None:
-        """Give turns until nothing can move without a person or a wait of more than a minute."""
-        stalled = 0
-        while not self._stopped:
-            self.changed.clear()
-            if await self.turn() or self.changed.is_set():  # what ended meanwhile may be what another stage waits for
-                stalled = 0
-                continue
-            # What is due already is under way, or waits for a free place; only what comes due later can be slept for.
-            busy = bool(self._under_way)
-            wait = await self._next_wait(later=busy or stalled >= _STALLED)
-            if busy:
-                stalled = 0
-                await self._wait_for_change(wait)
-            elif wait is None:
-                return
-            else:
-                stalled += wait <= timedelta()
-                await self._context.clock.sleep(max(wait, _SHORTEST_SLEEP))
-
-    async def _wait_for_change(self, wait: timedelta | None) -> None:
-        """Return when a unit ends, or when the next one is due."""
-        if wait is None:
-            await self.changed.wait()
-            return
-        sleeping = asyncio.create_task(self._context.clock.sleep(max(wait, _SHORTEST_SLEEP)))
-        changing = asyncio.create_task(self.changed.wait())
-        try:
-            await asyncio.wait((sleeping, changing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeping.cancel()
-            changing.cancel()
-            await asyncio.gather(sleeping, changing, return_exceptions=True)
-
     async def stop(self, grace: timedelta) -> None:
         """Start nothing more; let payments under way be answered and recorded, cancel the rest.
 
@@ -197,6 +158,35 @@ class Runner:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1)
+
+    @property
+    def context(self) -> Context:
+        """What the stages work with."""
+        return self._context
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._under_way)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more is started."""
+        return self._stopped
+
+    @property
+    def record_away(self) -> timedelta | None:
+        """How long until the record is tried again; None when it is not away."""
+        return self._outage.wait
+
+    def note_record_away(self, failure: RecordUnavailable) -> None:
+        """Take down that the record did not answer somebody beside the stages."""
+        self._outage.note(failure)
+
+    @property
+    def first_look_at(self) -> datetime | None:
+        """When the look is due that sending waits for; None when none is, or at once."""
+        return self._reconcile.first_look_at
 
     @property
     def is_paying(self) -> bool:
@@ -356,28 +346,3 @@ class Runner:
             self._outage.note(worse)
         except Exception:  # noqa: BLE001 - it is set aside in memory all the same
             _log.log(level, "unit_not_put_off", unit=unit, exc_info=True)
-
-    async def _next_wait(self, *, later: bool) -> timedelta | None:
-        """Return how long nothing can move; None when only a person, or a longer wait, can move anything.
-
-        With `later`, what is due already is left out. A batch that the service works on is waited for however long it
-        takes.
-        """
-        now = self._context.clock.now()
-        if self._outage.wait is not None:
-            return self._outage.wait
-        try:
-            async with self._context.store.read() as session:
-                waits = await overview.waits(
-                    session,
-                    archives=self._context.settings.download.enabled,
-                    first_look_at=self._reconcile.first_look_at,
-                    after=now if later else None,
-                )
-        except RecordUnavailable as failure:
-            self._outage.note(failure)
-            return timedelta(seconds=1)
-        wait = waits.next_at - now if waits.next_at else None
-        if waits.at_work:
-            return PATIENCE if wait is None else min(wait, PATIENCE)
-        return wait if wait is not None and wait <= PATIENCE else None

@@ -6,6 +6,6 @@
   back to one; `invariants` say what must hold.
 - Queries, one module a subject: `targets`, `compounds`, `claims` and their `standing`, `profiles`, `allowance`,
   `purchases`, `batches`, `forgotten`, `results`, `settlement`, `conditions`, `transitions`, `outbox`, `due`,
-  `retention`; `chunks` cuts what they send.
+  `waits`, `retention`; `chunks` cuts what they send.
 - For people: `overview`, `target_views`, `batch_views`, `progress`, `export`, and `rehearsal` for the plan.
 """

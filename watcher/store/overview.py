@@ -1,4 +1,4 @@
-"""The record as people and dashboards see it: counts, waits, the budget."""
+"""The record as people and dashboards see it: counts, queues, how far each target has come."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,80 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from watcher.store.conditions import all_open
-from watcher.store.schema import Batch, Claim, Condition, Instance, Outbox, Target, Upload
-
-TRIES_IN_A_PASS = 3
-"""Failed tries to send a message after which nobody waits for the next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """When the next thing is due, and whether the service is at work on a batch without trouble."""
-
-    next_at: datetime | None
-    at_work: bool
-
-
-async def waits(
-    session: AsyncSession, *, archives: bool, first_look_at: datetime | None = None, after: datetime | None = None
-) -> Waits:
-    """Return when anything is due next, with the pauses of services and stages taken into account.
-
-    `first_look_at` is when the service's list is to be read for the first time since the start. With `after`, only what
-    comes due later than that counts.
-    """
-    paused = {c.subject: c.retry_at for c in await all_open(session) if c.retry_at is not None}
-
-    def pause_of(*gates: str) -> datetime | None:
-        return max((paused[gate] for gate in gates if gate in paused), default=None)
-
-    async def earliest(
-        column: InstrumentedAttribute[datetime | None], *where: ColumnElement[bool], gates: Sequence[str]
-    ) -> datetime | None:
-        pause = pause_of(*gates)
-        if after is not None and (pause is None or pause <= after):
-            where = (*where, column > after)
-        found = await session.scalar(select(func.min(column)).where(*where))
-        return None if found is None else max(found, pause or found)
-
-    is_current = Upload.id.in_(select(Target.current_upload_id).where(Target.followed))
-    fetched = Upload.archive_state.in_(("wanted", "unavailable", "stored"))
-    read = or_(Upload.scoring_state == "detected", Upload.settle_due_at.is_not(None))
-    polled = Batch.state.in_(("submitted", "finished", "collected"))
-    times = [
-        await earliest(Instance.scan_due_at, gates=("fragalysis", "scan")),
-        await earliest(Upload.scoring_due_at, is_current, read, gates=("fragalysis", "extract")),
-        await earliest(
-            Upload.settle_due_at, is_current, Upload.scoring_due_at.is_(None), gates=("fragalysis", "extract")
-        ),
-        await earliest(Batch.due_at, polled, gates=("molecule_one", "collect")),
-        await earliest(Batch.due_at, Batch.state.in_(("unconfirmed", "closed")), gates=("molecule_one", "reconcile")),
-    ]
-    # A pass waits for some tries only: an address can be dead for good.
-    fresh = Outbox.attempts < TRIES_IN_A_PASS
-    times.append(await earliest(Outbox.due_at, Outbox.sent_at.is_(None), fresh, gates=("notify",)))
-    if archives:
-        times.append(await earliest(Upload.archive_due_at, is_current, fetched, gates=("fragalysis", "download")))
-    pause = pause_of("molecule_one", "submit")
-    if (
-        (pause is not None and first_look_at is None)  # before that look nothing is sent, paused or not
-        and (after is None or pause > after)
-        and await session.scalar(select(select(Claim.id).where(Claim.state == "wanted").exists()))
-    ):
-        times.append(pause)
-    if first_look_at is not None:
-        look_at = max(first_look_at, pause_of("molecule_one", "reconcile") or first_look_at)
-        times.append(look_at if after is None or look_at > after else None)
-    healthy = and_(Batch.state.in_(("submitted", "finished")), Batch.attempts == 0)
-    at_work = bool(await session.scalar(select(select(Batch.id).where(healthy).exists())))
-    return Waits(
-        min((time for time in times if time is not None), default=None), at_work and "molecule_one" not in paused
-    )
+from watcher.store.schema import Batch, Claim, Condition, Target, Upload
 
 
 @dataclass(frozen=True, slots=True)
