@@ -22,7 +22,7 @@ from watcher import metrics
 from watcher.clock import Clock
 from watcher.cron import cron_trigger
 from watcher.errors import Ours
-from watcher.pipeline.outage import ClockWatch
+from watcher.pipeline.clock_watch import ClockWatch
 from watcher.pipeline.runner import Runner
 from watcher.program import Program
 from watcher.settings import Settings

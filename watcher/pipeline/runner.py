@@ -12,13 +12,14 @@ from structlog.contextvars import bind_contextvars
 from watcher import metrics
 from watcher.errors import Failure, Ours, Transient
 from watcher.pipeline.backup import Backup
+from watcher.pipeline.clock_watch import ClockWatch
 from watcher.pipeline.collect import Collect
 from watcher.pipeline.download import Download
 from watcher.pipeline.extract import Extract
 from watcher.pipeline.finish import Finish
 from watcher.pipeline.health import ALL_UNITS, Health, Key
 from watcher.pipeline.notify import Notify
-from watcher.pipeline.outage import ClockWatch, Outage
+from watcher.pipeline.outage import Outage
 from watcher.pipeline.profile import adopt_settings
 from watcher.pipeline.prune import Prune
 from watcher.pipeline.reconcile import Reconcile
