@@ -27,7 +27,7 @@ from watcher.pipeline.inventory import inventory
 from watcher.pipeline.stage import Context
 from watcher.program import opened
 from watcher.settings import DatabaseSettings, Settings
-from watcher.store import backups, invariants, retention, targets
+from watcher.store import backups, invariants, legs, retention, targets
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Store
 from watcher.store.schema import Batch, Claim, Condition, Observation, Outbox, Score, Transition, Upload
@@ -83,7 +83,7 @@ class House:
             (folder / "files" / "aligned").mkdir(parents=True)
             (folder / "files" / "aligned" / "a.pdb").write_text("ATOM")
             (folder / "A.tar.gz").write_text("archive")
-            targets.set_archive_state(session, upload, "stored", now=START, why="downloaded")
+            legs.set_archive_state(session, upload, "stored", now=START, why="downloaded")
             upload.archive_path = str((folder / "A.tar.gz").relative_to(self.settings.download.directory))
             upload.archive_sha256 = removal_digest(folder / "A.tar.gz")
             upload.archive_size, upload.archive_verified_at = 7, START
@@ -141,7 +141,7 @@ async def test_an_archive_that_was_passed_over_while_it_was_fetched_again_makes_
     uploads = [await house.publish()]
     async with house.store.write() as session:
         upload, _ = await targets.upload_with_target(session, uploads[0])
-        targets.set_archive_state(session, upload, "wanted", now=START, why="observations appeared")
+        legs.set_archive_state(session, upload, "wanted", now=START, why="observations appeared")
     uploads += [await house.publish() for _ in range(2)]
     assert await house.states() == ["skipped", "stored", "stored"]
     assert await house.prune() == uploads[:1]
@@ -156,7 +156,7 @@ async def test_what_counts_now_is_kept_whatever_its_time(house: House, keep: int
     house.settings = house.settings.replace("download", keep_uploads=keep)
     async with house.store.write() as session:
         oldest, target = await targets.upload_with_target(session, uploads[0])
-        await targets.make_current(session, target, oldest, keep_archive=True, now=START, why="the index went down")
+        await legs.make_current(session, target, oldest, keep_archive=True, now=START, why="the index went down")
     # With one kept, `current` still points at the newest: the check of the older archive was not made yet.
     await house.prune()
     states = await house.states()
@@ -198,7 +198,7 @@ async def test_an_upload_that_counts_again_is_left_to_its_download(
     points.hook = None
     async with house.store.write() as session:
         upload, target = await targets.upload_with_target(session, uploads[0])
-        await targets.make_current(session, target, upload, keep_archive=True, now=START, why="the index went down")
+        await legs.make_current(session, target, upload, keep_archive=True, now=START, why="the index went down")
     assert (await house.states())[0] == "wanted"
     assert not await prune.remove(house.store, house.settings, pruned, now=START)
     assert len(house.on_disk) == 3

@@ -10,8 +10,8 @@ import structlog
 
 from tests.integration.test_stages_purchases import approve
 from tests.support.pipeline import A, Job, JobClock, world
-from watcher.store import targets
 from watcher.store.engine import RecordUnavailable
+from watcher.store.instance import instance
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +115,7 @@ async def test_what_was_sent_in_the_future_uses_up_one_day(job: Job, running: bo
         await job.again(runner)
         assert job.program is not None
         async with job.program.context.store.write() as session:
-            (await targets.instance(session)).last_scan_at = job.clock.now() - timedelta(days=400)
+            (await instance(session)).last_scan_at = job.clock.now() - timedelta(days=400)
         if running:
             set_back(job, timedelta(days=300))
             await job.again(runner)
@@ -220,7 +220,7 @@ async def test_a_clock_that_was_ahead_until_the_program_ended(job: Job, ahead: t
         if shown_by != "the last scan":
             assert job.program is not None
             async with job.program.context.store.write() as session:
-                (await targets.instance(session)).last_scan_at = job.clock.now() - 2 * ahead
+                (await instance(session)).last_scan_at = job.clock.now() - 2 * ahead
     set_back(job, ahead)
     async with job.run():
         pass  # the next start finds all in order, and says nothing

@@ -117,7 +117,7 @@ DEFECTS = {
     "the index moved only at the end": Defect(
         (
             Change(
-                "watcher/store/targets.py",
+                "watcher/store/legs.py",
                 """\
     target.current_upload_id = upload.id if upload else None
 """,
@@ -127,7 +127,7 @@ DEFECTS = {
 """,
             ),
             Change(
-                "watcher/store/targets.py",
+                "watcher/store/upload_queues.py",
                 """\
         .join(Target, Target.current_upload_id == Upload.id)
         .where(

@@ -27,8 +27,9 @@ from watcher.pipeline.settle import settle
 from watcher.pipeline.verify import damage
 from watcher.sandbox.archives import build
 from watcher.sandbox.downloads import Downloads
-from watcher.store import targets
+from watcher.store import legs, targets
 from watcher.store.engine import Store
+from watcher.store.instance import instance
 
 UPLOAD_A = "A71EV2A@lb32627-66 upload 1"
 FILE = "download_structures/?file_url"
@@ -177,7 +178,8 @@ async def test_an_undecodable_archive_gets_one_fresh_build(job: Job, monkeypatch
     # A newer version of the program takes them up by itself.
     monkeypatch.undo()
     job.sandbox.fragalysis.downloads._builds.clear()
-    monkeypatch.setattr("watcher.store.targets.__version__", "99.0")
+    for module in ("legs", "upload_queues"):
+        monkeypatch.setattr(f"watcher.store.{module}.__version__", "99.0")
     await job.once()
     assert await state(job) == ["stored", "stored"]
     assert await job.conditions() == {}
@@ -238,7 +240,7 @@ async def test_what_is_left_of_an_upload_that_is_passed_over_is_taken_up_or_goes
         await asyncio.to_thread((folder / f"{A[0]}.tar.gz").write_bytes, b"damaged")
     async with Store(job.settings.database) as store, store.write() as session:
         upload, _ = await targets.upload_with_target(session, 1)
-        targets.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="test")
+        legs.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="test")
         upload.archive_due_at = job.clock.now() + timedelta(days=1)
     job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
     await job.once()
@@ -345,7 +347,7 @@ async def test_no_build_is_asked_for_once_it_is_not_wanted(job: Job) -> None:
         await runner.download.step(1)
         async with runner._context.store.write() as session:
             upload, target = await targets.upload_with_target(session, 2)
-            targets.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="test")
+            legs.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="test")
             target.followed = False
         await runner.download.step(2)
         assert job.asked("download_structures", "POST") == asked > 0
@@ -510,7 +512,7 @@ async def test_a_disk_that_hangs_while_current_is_pointed_does_not_hold_the_reco
         await until(begun.is_set)
         try:
             async with asyncio.timeout(5), runner._context.store.write() as session:
-                await targets.instance(session)
+                await instance(session)
         finally:
             over.set()
         await checking

@@ -25,8 +25,8 @@ from watcher.pipeline.settle import PATIENCE, settle
 from watcher.pipeline.submit import Submit
 from watcher.pipeline.verify import Verify
 from watcher.settings import DatabaseSettings
-from watcher.store import targets
 from watcher.store.engine import RecordUnavailable, Session, Store
+from watcher.store.instance import instance
 
 pytest_plugins = ("tests.support.store",)
 
@@ -526,9 +526,9 @@ async def test_a_unit_that_is_cancelled_within_a_transaction_leaves_the_record_f
 
         async def writing() -> None:
             async with store.write() as session:
-                (await targets.instance(session)).scan_no += 1
+                (await instance(session)).scan_no += 1
                 await session.flush()
-                await targets.instance(session)
+                await instance(session)
 
         for number in range(40):
             task = asyncio.create_task(writing())

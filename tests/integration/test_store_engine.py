@@ -20,9 +20,9 @@ from tests.support.network import RawServer, raw_server
 from tests.support.record import settings_for_database, settings_for_file
 from watcher.errors import Ours, SettingsError
 from watcher.settings import DatabaseSettings
-from watcher.store import targets
 from watcher.store.conditions import find, open_condition
 from watcher.store.engine import CommitUnknown, Conflict, RecordUnavailable, Store
+from watcher.store.instance import instance
 from watcher.store.schema import ForeignBatch, Instance
 from watcher.store.transitions import say_after_commit
 
@@ -101,7 +101,7 @@ async def test_a_reader_neither_makes_a_file_nor_writes(sqlite_settings: Databas
     assert not absent.parent.exists()
     async with Store(sqlite_settings, read_only=True) as store:
         async with store.read() as session:
-            assert (await targets.instance(session)).scan_no == 0
+            assert (await instance(session)).scan_no == 0
         with pytest.raises(RecordUnavailable, match="readonly"):
             async with store.read() as session:
                 await session.execute(text("UPDATE instance SET scan_no = 1"))
@@ -112,7 +112,7 @@ async def test_a_reader_opens_files_of_any_name(sqlite_settings: DatabaseSetting
     url = f"sqlite+aiosqlite:///{str(odd).replace('%', '%25')}"
     reader = Store(DatabaseSettings(url=SecretStr(url)), read_only=True)
     async with reader, reader.read() as session:
-        assert (await targets.instance(session)).name
+        assert (await instance(session)).name
 
 
 async def test_a_reader_cannot_write(database: DatabaseSettings) -> None:
@@ -120,7 +120,7 @@ async def test_a_reader_cannot_write(database: DatabaseSettings) -> None:
         with pytest.raises(RuntimeError, match="reading only"):
             await put(store, "r1")
         async with store.read() as session:
-            assert (await targets.instance(session)).scan_no == 0
+            assert (await instance(session)).scan_no == 0
 
 
 async def test_a_read_writes_nothing(store: Store) -> None:
@@ -142,10 +142,10 @@ async def test_a_writer_begins_by_locking(database: DatabaseSettings) -> None:
 
     async def count_up(store: Store, name: str) -> None:
         async with store.write() as session:
-            instance = await targets.instance(session)
+            own = await instance(session)
             order.append(f"{name} reads")
             await asyncio.sleep(0)
-            instance.scan_no += 1
+            own.scan_no += 1
             await session.flush()
             order.append(f"{name} wrote")
 
@@ -153,7 +153,7 @@ async def test_a_writer_begins_by_locking(database: DatabaseSettings) -> None:
         await asyncio.gather(*(count_up(store, f"{name}{n}") for n in range(5) for store, name in
                                ((one, "daemon"), (other, "command"))))  # fmt: skip
         async with one.read() as session:
-            assert (await targets.instance(session)).scan_no == 10
+            assert (await instance(session)).scan_no == 10
     assert [first.split()[0] == second.split()[0] for first, second in zip(order[::2], order[1::2], strict=True)] == (
         [True] * 10
     )

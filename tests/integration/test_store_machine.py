@@ -20,7 +20,7 @@ from watcher.fragalysis import Target as RemoteTarget
 from watcher.fragalysis import TargetUploads
 from watcher.fragalysis import Upload as RemoteUpload
 from watcher.pipeline.scan import compare
-from watcher.store import batches, results, targets
+from watcher.store import batches, legs, results, targets
 from watcher.store.batches import MOVES
 from watcher.store.claims import Policy
 from watcher.store.engine import Store
@@ -143,7 +143,7 @@ class Purchases(RuleBasedStateMachine):
                 known[key] = await targets.add_upload(session, target, key, scan_no=1, now=self.world.now)
             upload = known[said.current] if said.current else None
             if said.why:
-                await targets.make_current(session, target, upload, keep_archive=True, now=self.world.now, why=said.why)
+                await legs.make_current(session, target, upload, keep_archive=True, now=self.world.now, why=said.why)
             newest = remote.last_upload
             assert (newest is None) == (target.current_upload_id is None)
             if newest is None or upload is None:

@@ -22,8 +22,9 @@ from tests.support.record import World, settings_for_database, settings_for_file
 from tests.support.schema import shape
 from watcher.errors import Ours, WatcherError
 from watcher.settings import DatabaseSettings
-from watcher.store import migrate, targets
+from watcher.store import migrate
 from watcher.store.engine import Store
+from watcher.store.instance import instance
 from watcher.store.migrate import HEAD, NewerRecord, revision, upgrade
 from watcher.store.schema import Base, Upload
 
@@ -101,7 +102,7 @@ async def test_a_new_record_gets_its_name_once(nothing: DatabaseSettings) -> Non
         again = await upgrade(store, name="second", now=START)
         assert (again.before, again.backup) == (HEAD, None)
         async with store.read() as session:
-            assert (await targets.instance(session)).name == "first"
+            assert (await instance(session)).name == "first"
 
 
 async def test_two_programs_that_make_the_same_record_agree(
@@ -119,7 +120,7 @@ async def test_two_programs_that_make_the_same_record_agree(
         monkeypatch.setattr(migrate, "revision", late)
         await upgrade(one, name="one", now=START)
         async with one.read() as session:
-            assert (await targets.instance(session)).name == "other"
+            assert (await instance(session)).name == "other"
 
 
 async def test_a_newer_record_is_left_as_it_is(database: DatabaseSettings, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from tests.support.record import DAY, World, result
-from watcher.store import allowance, batches, claims, purchases, targets
+from watcher.store import allowance, batches, claims, legs, purchases
 from watcher.store.claims import Policy
 from watcher.store.engine import Conflict, Store
 from watcher.store.schema import Batch, BatchItem, Claim, Observation, Target, Upload
@@ -351,7 +351,7 @@ async def test_a_baseline_that_is_passed_over_unread_reaches_to_the_next_upload(
     if between:
         async with world.store.write() as session:
             target = await session.get_one(Target, target_id)
-            await targets.make_current(session, target, None, keep_archive=False, now=world.now, why="gone")
+            await legs.make_current(session, target, None, keep_archive=False, now=world.now, why="gone")
     await world.upload(target_id, ["C", "N"])
     assert await world.reasons() == {claims.BASELINE: 2}
     await world.upload(target_id, ["C", "N", "O"])
@@ -382,7 +382,7 @@ async def test_what_an_upload_before_the_baseline_holds_was_there_too(world: Wor
     await world.upload(target_id, ["C"], baseline=True)
     async with world.store.write() as session:
         target, upload = await session.get_one(Target, target_id), await session.get_one(Upload, first)
-        await targets.make_current(session, target, upload, keep_archive=False, now=world.now, why="down")
+        await legs.make_current(session, target, upload, keep_archive=False, now=world.now, why="down")
     await world.read(first, ["C", "N"])
     assert await world.reasons() == {claims.BASELINE: 2}
     await world.upload(target_id, ["C", "N", "O"])

@@ -11,11 +11,12 @@ from structlog.testing import capture_logs
 
 from tests.support.record import World, result
 from watcher.settings import DatabaseSettings
-from watcher.store import allowance, batches, claims, compounds, export, forgotten, overview, targets, transitions
+from watcher.store import allowance, batches, claims, compounds, export, forgotten, legs, overview, targets, transitions
 from watcher.store.claims import Policy
 from watcher.store.compounds import Verdict
 from watcher.store.conditions import all_open, close_condition, find, open_condition
 from watcher.store.engine import Store
+from watcher.store.instance import instance
 from watcher.store.migrate import is_current
 from watcher.store.schema import Alias, Compound, Observation, Target, Transition, Upload
 from watcher.store.waits import Waits, waits
@@ -109,7 +110,7 @@ async def test_an_older_upload_that_is_current_again_is_shown(world: World) -> N
     async with world.store.write() as session:
         target = await session.get_one(Target, target_id)
         upload = await session.get_one(Upload, first)
-        await targets.make_current(session, target, upload, keep_archive=False, now=world.now, why="down")
+        await legs.make_current(session, target, upload, keep_archive=False, now=world.now, why="down")
     assert [row["smiles"] for row in await exported(world)] == ["C"]
 
 
@@ -237,7 +238,7 @@ async def test_a_pause_that_is_over_is_nothing_to_wait_for(world: World) -> None
 async def test_waits_are_for_what_is_due_next_and_respect_pauses(world: World) -> None:
     now = world.now
     async with world.store.write() as session:
-        (await targets.instance(session)).scan_due_at = now + timedelta(hours=2)
+        (await instance(session)).scan_due_at = now + timedelta(hours=2)
     async with world.store.read() as session:
         assert await waits(session, archives=True) == Waits(now + timedelta(hours=2), at_work=False)
     await world.upload(await world.target(), ["C"])

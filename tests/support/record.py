@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.support.clock import START
 from watcher.settings import DatabaseSettings
-from watcher.store import batches, claims, compounds, invariants, profiles, purchases, results, targets
+from watcher.store import batches, claims, compounds, invariants, legs, profiles, purchases, results, targets
 from watcher.store.claims import Policy
 from watcher.store.compounds import Seen, Verdict
 from watcher.store.engine import Store
+from watcher.store.instance import instance
 from watcher.store.invariants import Finding
 from watcher.store.results import Result
 from watcher.store.schema import Alias, Batch, Claim, Compound, Instance, Profile, Target, Upload
@@ -86,9 +87,9 @@ class World:
     async def scan(self) -> int:
         """Begin another scan."""
         async with self.store.write() as session:
-            instance = await targets.instance(session)
-            instance.scan_no += 1
-            return instance.scan_no
+            own = await instance(session)
+            own.scan_no += 1
+            return own.scan_no
 
     async def target(self, name: str = "A", *, tas: str = "lb1", public: bool | None = True) -> int:
         async with self.store.write() as session:
@@ -112,10 +113,10 @@ class World:
         """Record an upload and make it current; with `extracted`, read its observations too."""
         async with self.store.write() as session:
             target = await session.get_one(Target, target_id)
-            scan_no = (await targets.instance(session)).scan_no
+            scan_no = (await instance(session)).scan_no
             key = (next(self.numbers), self.now + timedelta(seconds=next(self.numbers)))
             upload = await targets.add_upload(session, target, key, scan_no=scan_no, now=self.now)
-            await targets.make_current(session, target, upload, keep_archive=True, now=self.now, why="new")
+            await legs.make_current(session, target, upload, keep_archive=True, now=self.now, why="new")
             if baseline:
                 target.baseline_upload_id = upload.id
             upload_id = upload.id
@@ -139,7 +140,7 @@ class World:
             await claims.review(session, profile, self.policy, now=self.now)
             upload.extracted_at = upload.extracted_at or self.now
             if upload.scoring_state != "extracted":
-                targets.set_scoring_state(session, upload, "extracted", now=self.now, why="read")
+                legs.set_scoring_state(session, upload, "extracted", now=self.now, why="read")
             return made
 
     async def approve(self, *target_ids: int) -> int:

@@ -19,7 +19,7 @@ from watcher.pipeline.runner import Runner
 from watcher.pipeline.uploads import subject_of
 from watcher.sandbox import Fault
 from watcher.sandbox.ledger import Booking
-from watcher.store import batches, targets
+from watcher.store import batches, legs, targets, upload_queues
 from watcher.store.conditions import close_condition
 
 Age = Literal["2024", "2026"]
@@ -318,12 +318,12 @@ async def help_out(job: Job) -> None:
             assert not any(one.name and batch.token in one.name for one in job.sandbox.molecule_one.ledger.batches)
             await batches.release(session, batch, who="me", why="it is not in the vendor's list", now=now)
             await close_condition(session, f"batch {batch.id}", "unconfirmed", now=now)
-        for stuck in await targets.stuck_legs(session, None):
+        for stuck in await upload_queues.stuck_legs(session, None):
             upload, target = await targets.upload_with_target(session, stuck.id)
             if upload.archive_state in ("quarantined", "unavailable"):
-                targets.set_archive_state(session, upload, "wanted", now=now, why="asked", who="me")
+                legs.set_archive_state(session, upload, "wanted", now=now, why="asked", who="me")
             if upload.scoring_state == "quarantined":
-                targets.set_scoring_state(session, upload, "detected", now=now, why="asked", who="me")
+                legs.set_scoring_state(session, upload, "detected", now=now, why="asked", who="me")
             kinds = ("archive_quarantined", "archive_unavailable", "scoring_quarantined")
             await close_condition(session, subject_of(target, upload), *kinds, now=now)
 
@@ -346,8 +346,8 @@ async def ends_right(job: Job, bought: dict[str, int] | None = None, rows: int |
     assert {row.disposition for row in exported} == {"scored"}
     assert rows in (None, len(exported))
     followed = {one.current_upload_id for one in await job.targets()}
-    legs = [(one.archive_state, one.scoring_state) for one in await job.uploads() if one.id in followed]
-    assert legs == [("stored", "scored")] * len(legs)
+    states = [(one.archive_state, one.scoring_state) for one in await job.uploads() if one.id in followed]
+    assert states == [("stored", "scored")] * len(states)
 
 
 WHO = ("target", "upload_index", "stage", "unit", "subject", "kind", "old", "new")

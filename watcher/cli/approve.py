@@ -106,10 +106,11 @@ async def _approve_profile(settings: "Settings") -> tuple[int, dict[str, int]]:
 
 async def _claimed(session: "Session", settings: "Settings") -> "Profile":
     """Return the profile in force with a claim for every compound, also when nothing ran under it yet."""
-    from watcher.store import claims, targets
+    from watcher.store import claims
+    from watcher.store.instance import instance
 
     profile, policy = await profile_in_force(session, settings), policy_of(settings)
-    scan_no = (await targets.instance(session)).scan_no
+    scan_no = (await instance(session)).scan_no
     await claims.add_missing(session, profile, policy, upload=None, scan_no=scan_no, now=now())
     await claims.review(session, profile, policy, now=now())
     return profile

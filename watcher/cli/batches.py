@@ -129,14 +129,14 @@ async def _list(settings: "Settings", state: str | None) -> "list[Batch]":
 async def _show(settings: "Settings", batch_id: int) -> "tuple[Batch, str | None, list[Item], list[Transition]]":
     from watcher.molecule_one.dialects import DIALECTS
     from watcher.pipeline.sending import batch_name
-    from watcher.store import targets
     from watcher.store.batch_views import items_of, transitions_of
+    from watcher.store.instance import instance
     from watcher.store.schema import Profile
 
     async with record(settings) as store, store.read() as session:
         batch = await _found(session, batch_id)
         named = DIALECTS[(await session.get_one(Profile, batch.profile_id)).api_version].names_batches
-        name = batch_name((await targets.instance(session)).name, batch.token) if named else None
+        name = batch_name((await instance(session)).name, batch.token) if named else None
         return batch, name, await items_of(session, batch_id), list(await transitions_of(session, "batch", batch_id))
 
 

@@ -31,22 +31,22 @@ def retry(
 
 async def _retry(settings: "Settings", named: str | None) -> list[str]:
     from watcher.pipeline.download import subject_of
-    from watcher.store import targets
+    from watcher.store import legs, targets, upload_queues
     from watcher.store.conditions import close_condition
 
     taken: list[str] = []
     moment, person = now(), who()
     async with record(settings, write=True) as store, store.write() as session:
         ids = None if named is None else [target.id for target in await named_targets(session, named)]
-        for stuck in await targets.stuck_legs(session, ids):
+        for stuck in await upload_queues.stuck_legs(session, ids):
             upload, target = await targets.upload_with_target(session, stuck.id)
             subject = subject_of(target, upload)
             if upload.archive_state in ("quarantined", "unavailable") and settings.download.enabled:
-                targets.set_archive_state(session, upload, "wanted", now=moment, why="asked to retry", who=person)
+                legs.set_archive_state(session, upload, "wanted", now=moment, why="asked to retry", who=person)
                 await close_condition(session, subject, "archive_quarantined", "archive_unavailable", now=moment)
                 taken.append(f"{subject}: the archive is due again")
             if upload.scoring_state == "quarantined":
-                targets.set_scoring_state(session, upload, "detected", now=moment, why="asked to retry", who=person)
+                legs.set_scoring_state(session, upload, "detected", now=moment, why="asked to retry", who=person)
                 await close_condition(session, subject, "scoring_quarantined", now=moment)
                 taken.append(f"{subject}: scoring is due again")
     return taken

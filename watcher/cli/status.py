@@ -38,7 +38,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
 async def _status(settings: "Settings") -> "tuple[dict[str, Any], list[TargetView]]":
     from watcher.store import allowance, migrate, overview, target_views
-    from watcher.store.targets import instance
+    from watcher.store.instance import instance
 
     policy = policy_of(settings)
     async with record(settings) as store, store.read() as session:

@@ -44,7 +44,7 @@ from watcher.pipeline.failures import (
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
 from watcher.points import reach
-from watcher.store import targets
+from watcher.store import legs, targets, upload_queues
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
@@ -74,7 +74,7 @@ class Download:
         """Return the current uploads whose archive is to be fetched."""
         if not self._settings.enabled:
             return []
-        return await targets.due_archives(session, self._context.clock.now(), *_FETCHED)
+        return await upload_queues.due_archives(session, self._context.clock.now(), *_FETCHED)
 
     async def passed_over(self, units: Sequence[int]) -> list[int]:
         """Return those of the uploads that do not count any more."""
@@ -129,7 +129,7 @@ class Download:
             earlier, upload.archive_error = upload.archive_error or "", failure.message
             upload.archive_attempts += 1
             if isinstance(failure, NoObservations):
-                targets.set_archive_state(session, upload, "skipped", now=now, why="the target has no observations yet")
+                legs.set_archive_state(session, upload, "skipped", now=now, why="the target has no observations yet")
                 await close_condition(session, subject_of(target, upload), "archive_unavailable", now=now)
             elif isinstance(failure, Undecodable):
                 upload.archive_task = upload.archive_task_at = None
@@ -161,7 +161,7 @@ class Download:
             return
         due_at = now + backoff(1, self._context.random, first=SLOW_WAIT, longest=SLOW_WAIT)
         if upload.archive_state != "unavailable":
-            targets.set_archive_state(
+            legs.set_archive_state(
                 session,
                 upload,
                 "unavailable",
@@ -184,7 +184,7 @@ class Download:
     async def _quarantine(
         self, session: Session, target: Target, upload: Upload, failure: Failure, now: datetime
     ) -> None:
-        targets.set_archive_state(session, upload, "quarantined", now=now, error=failure.message, why=failure.message)
+        legs.set_archive_state(session, upload, "quarantined", now=now, error=failure.message, why=failure.message)
         await close_condition(session, subject_of(target, upload), "archive_unavailable", now=now)
         await open_condition(
             session,
@@ -259,7 +259,7 @@ class Download:
             stored, target = await targets.upload_with_target(session, upload.id)  # it may bear another name by now
             if stored.archive_state == "pruned":
                 return  # what lay there was let go of
-            targets.set_archive_state(session, stored, "stored", now=now, why="downloaded, checked and unpacked")
+            legs.set_archive_state(session, stored, "stored", now=now, why="downloaded, checked and unpacked")
             stored.archive_path = self._relative(path)
             stored.archive_sha256 = received.sha256
             stored.archive_size = received.size
@@ -268,7 +268,7 @@ class Download:
                 session, subject_of(target, upload), "archive_unavailable", "archive_quarantined", now=now
             )
             if target.current_upload_id == stored.id and await targets.has_late_rows(session, stored, since=asked_at):
-                targets.set_archive_state(session, stored, "wanted", now=now, why="observations appeared meanwhile")
+                legs.set_archive_state(session, stored, "wanted", now=now, why="observations appeared meanwhile")
         reach("download.recorded")
 
     async def _announce(self, upload_id: int, path: Path) -> None:

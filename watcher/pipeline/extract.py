@@ -17,7 +17,7 @@ from watcher.pipeline.spellings import Spellings, find_spellings
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
 from watcher.points import reach
-from watcher.store import claims, compounds, targets
+from watcher.store import claims, compounds, legs, targets, upload_queues
 from watcher.store.compounds import Seen, Verdict
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
@@ -38,7 +38,7 @@ class Extract:
 
     async def due(self, session: Session) -> Sequence[int]:
         """Return the current uploads that are to be read, or read once more."""
-        return await targets.due_extractions(session, self._context.clock.now())
+        return await upload_queues.due_extractions(session, self._context.clock.now())
 
     async def step(self, unit: int) -> None:
         """Read the observations, judge the SMILES that are new, and record both with the claims that follow."""
@@ -80,7 +80,7 @@ class Extract:
                     action="nothing: what the first reading found stands; later rows come with the next upload",
                 )
             elif isinstance(failure, Invalid):
-                targets.set_scoring_state(
+                legs.set_scoring_state(
                     session, upload, "quarantined", now=now, why=failure.message, error=failure.message
                 )
                 await open_condition(
@@ -135,13 +135,13 @@ class Extract:
             late = added if upload.extracted_at is not None else 0
             self._advance(upload, now)
             if upload.scoring_state != "extracted" and (upload.scoring_state != "scored" or added or new):
-                targets.set_scoring_state(
+                legs.set_scoring_state(
                     session, upload, "extracted", now=now, why=f"{len(observations)} observations read"
                 )
             # Without observations there was nothing to pack; and an archive built before the late ones lacks them.
             unpacked = (seen and upload.archive_state == "skipped") or (late and upload.archive_state == "stored")
             if unpacked and self._context.settings.download.enabled:
-                targets.set_archive_state(session, upload, "wanted", now=now, why="observations appeared")
+                legs.set_archive_state(session, upload, "wanted", now=now, why="observations appeared")
             await close_condition(session, subject_of(target, upload), "scoring_quarantined", now=now)
             say_after_commit(
                 session,

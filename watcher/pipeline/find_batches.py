@@ -7,7 +7,8 @@ from watcher.errors import AuthFailure, Failure, Invalid, Transient
 from watcher.molecule_one import BatchUnknown, Listing, RemoteBatch, ResultItem
 from watcher.pipeline.sending import name_prefix
 from watcher.pipeline.stage import Context
-from watcher.store import batches, targets
+from watcher.store import batches
+from watcher.store.instance import instance
 from watcher.store.results import sent_smiles
 from watcher.store.schema import Batch
 
@@ -95,7 +96,7 @@ async def look(context: Context, listing: Listing, suspected: set[str]) -> Found
     async with context.store.read() as session:
         known = await batches.attributed(session)
         tokens = await batches.tokens(session)
-        prefix = name_prefix((await targets.instance(session)).name)
+        prefix = name_prefix((await instance(session)).name)
     notes = _Notes()
     nameless: list[RemoteBatch] = []
     for remote in listing.batches:

@@ -10,7 +10,7 @@ from watcher.errors import Failure, Service
 from watcher.molecule_one import profile_of
 from watcher.pipeline.stage import Context
 from watcher.points import reach
-from watcher.store import claims, outbox, targets
+from watcher.store import claims, legs, outbox, targets
 from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
 from watcher.store.settlement import settlement
@@ -42,7 +42,7 @@ class Finish:
                 target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
             )
             await self._tell(session, target, upload, now)
-            targets.set_scoring_state(session, upload, "scored", now=now, why="no compound waits any more")
+            legs.set_scoring_state(session, upload, "scored", now=now, why="no compound waits any more")
             upload.scored_at = now
             if target.current_upload_id == upload.id:
                 target.last_success_at = now

@@ -5,9 +5,10 @@ from datetime import datetime
 from watcher.molecule_one import profile_of
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import leave_alone
-from watcher.store import claims, overview, profiles, targets
+from watcher.store import claims, legs, overview, profiles, upload_queues
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
+from watcher.store.instance import instance
 from watcher.store.schema import Profile
 
 
@@ -32,13 +33,13 @@ async def adopt_settings(context: Context) -> None:
                 await leave_alone(session, target, now=now, why="the stack is another now")
         await session.flush()
         profile = await profile_in_force(session, context)
-        instance = await targets.instance(session)
-        await claims.add_missing(session, profile, context.policy, upload=None, scan_no=instance.scan_no, now=now)
+        scan_no = (await instance(session)).scan_no
+        await claims.add_missing(session, profile, context.policy, upload=None, scan_no=scan_no, now=now)
         await claims.review(session, profile, context.policy, now=now)
         await ask_for_approval(session, profile, now)
         if context.settings.download.enabled:
-            for upload in await targets.left_without_archive(session):
-                targets.set_archive_state(session, upload, "wanted", now=now, why="download.enabled is set now")
+            for upload in await upload_queues.left_without_archive(session):
+                legs.set_archive_state(session, upload, "wanted", now=now, why="download.enabled is set now")
 
 
 async def ask_for_approval(session: Session, profile: Profile, now: datetime) -> None:

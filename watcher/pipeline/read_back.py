@@ -8,10 +8,11 @@ from watcher.errors import Ours
 from watcher.molecule_one import ResultItem
 from watcher.pipeline.spellings import Spellings, find_spellings
 from watcher.pipeline.stage import Context
-from watcher.store import batches, compounds, forgotten, targets
+from watcher.store import batches, compounds, forgotten
 from watcher.store.compounds import Verdict
 from watcher.store.conditions import open_condition
 from watcher.store.engine import Session
+from watcher.store.instance import instance
 from watcher.store.schema import Batch, Condition
 
 _TRIES = 5
@@ -67,7 +68,7 @@ async def _record(
         for raw, one in molecules.items():
             if raw not in compound_of:
                 compound_of[raw] = added[new[one.smiles].raw]
-        scan_no = (await targets.instance(session)).scan_no
+        scan_no = (await instance(session)).scan_no
         claim_of = await forgotten.attach(session, batch, sorted(compound_of.values()), scan_no=scan_no, now=now)
         return {smiles: claim_of[compound_id] for smiles, compound_id in compound_of.items()}
 

@@ -18,9 +18,10 @@ from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import ask_for_scan, forget_troubles, label_of, leave_alone, rename_troubles, take_up
 from watcher.points import reach
 from watcher.settings import FragalysisSettings
-from watcher.store import claims, targets
+from watcher.store import claims, legs, targets
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
+from watcher.store.instance import instance
 from watcher.store.schema import Target
 from watcher.store.targets import UploadKey
 from watcher.store.transitions import note, say_after_commit
@@ -93,7 +94,7 @@ class Scan:
 
     async def due(self, session: Session) -> Sequence[int]:
         """Return the one unit when a scan is due."""
-        due_at = (await targets.instance(session)).scan_due_at
+        due_at = (await instance(session)).scan_due_at
         return [0] if due_at is not None and due_at <= self._context.clock.now() else []
 
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
@@ -101,16 +102,16 @@ class Scan:
         listing = await self._context.fragalysis.target_uploads()
         now = self._context.clock.now()
         async with self._context.store.write() as session:
-            instance = await targets.instance(session)
-            instance.scan_no += 1
-            changed = await self._record(session, listing, instance.scan_no, now)
-            instance.last_scan_at = now
-            instance.scan_due_at = None
-            instance.scan_attempts = 0
+            own = await instance(session)
+            own.scan_no += 1
+            changed = await self._record(session, listing, own.scan_no, now)
+            own.last_scan_at = now
+            own.scan_due_at = None
+            own.scan_attempts = 0
             profile = await profile_in_force(session, self._context)
             await claims.review(session, profile, self._context.policy, now=now)
             await ask_for_approval(session, profile, now)
-            say_after_commit(session, "scan_finished", targets=len(listing), changed=changed, scan_no=instance.scan_no)
+            say_after_commit(session, "scan_finished", targets=len(listing), changed=changed, scan_no=own.scan_no)
             reach("scan.recording")
         self.has_told = True
         reach("scan.recorded")
@@ -118,10 +119,10 @@ class Scan:
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only
         """Scan again after a while."""
         async with self._context.store.write() as session:
-            instance = await targets.instance(session)
-            instance.scan_attempts += 1
-            wait = wait_after(failure, instance.scan_attempts, self._context.random)
-            instance.scan_due_at = self._context.clock.now() + wait
+            own = await instance(session)
+            own.scan_attempts += 1
+            wait = wait_after(failure, own.scan_attempts, self._context.random)
+            own.scan_due_at = self._context.clock.now() + wait
 
     async def _record(self, session: Session, listing: Mapping[int, TargetUploads], scan_no: int, now: datetime) -> int:
         stack = self._settings.url
@@ -211,7 +212,7 @@ class Scan:
         if comparison.why:
             if current is not None:
                 await forget_troubles(session, target, known[current], now)
-            await targets.make_current(
+            await legs.make_current(
                 session,
                 target,
                 upload,

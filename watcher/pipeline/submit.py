@@ -30,9 +30,10 @@ from watcher.pipeline.refusals import fault_is_no_molecule
 from watcher.pipeline.sending import Sending, batch_name, in_doubt, read_back
 from watcher.pipeline.stage import Context
 from watcher.points import reach
-from watcher.store import allowance, batches, forgotten, overview, purchases, targets
+from watcher.store import allowance, batches, forgotten, overview, purchases
 from watcher.store.conditions import all_open, close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown, Session
+from watcher.store.instance import instance
 from watcher.store.profiles import REFUSED, SERVICE
 from watcher.store.schema import Batch, Profile
 
@@ -150,7 +151,7 @@ class Submit:
                 troubles = [one for one in await all_open(session) if one.subject in (SERVICE, self.name)]
                 self._level = "debug" if any(one.kind in _NOTHING_IS_BOUGHT for one in troubles) else "info"
                 profile = await profile_in_force(session, self._context)
-                name = (await targets.instance(session)).name
+                name = (await instance(session)).name
                 batch = await purchases.reserve(
                     session,
                     profile,

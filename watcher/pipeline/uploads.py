@@ -5,9 +5,10 @@ from datetime import datetime
 
 from watcher.errors import Invalid, Transient
 from watcher.pipeline.stage import Context
-from watcher.store import outbox, targets
+from watcher.store import legs, outbox, targets, upload_queues
 from watcher.store.conditions import all_open, close_condition, find
 from watcher.store.engine import Session
+from watcher.store.instance import instance
 from watcher.store.schema import Target, Upload
 from watcher.store.transitions import note
 
@@ -66,7 +67,7 @@ async def rename_troubles(session: Session, old: str, new: str, now: datetime) -
 
 async def ask_for_scan(session: Session, now: datetime) -> None:
     """Let the next scan come at once."""
-    (await targets.instance(session)).scan_due_at = now
+    (await instance(session)).scan_due_at = now
 
 
 async def is_still_current(context: Context, target: Target, upload: Upload) -> bool | None:
@@ -97,13 +98,13 @@ async def take_up_quarantined(context: Context) -> None:
     now = context.clock.now()
     why = "another version of the program tries again"
     async with context.store.write() as session:
-        for upload in await targets.quarantined_by_another_version(session):
+        for upload in await upload_queues.quarantined_by_another_version(session):
             await take_up(session, context, upload, now=now, why=why)
 
 
 async def take_up(session: Session, context: Context, upload: Upload, *, now: datetime, why: str) -> None:
     """Let what is set aside of an upload be due again."""
     if upload.archive_state == "quarantined" and context.settings.download.enabled:
-        targets.set_archive_state(session, upload, "wanted", now=now, why=why)
+        legs.set_archive_state(session, upload, "wanted", now=now, why=why)
     if upload.scoring_state == "quarantined":
-        targets.set_scoring_state(session, upload, "detected", now=now, why=why)
+        legs.set_scoring_state(session, upload, "detected", now=now, why=why)

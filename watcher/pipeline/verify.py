@@ -15,7 +15,7 @@ from watcher.archives import FILES, digest, point_current
 from watcher.errors import Failure, Service
 from watcher.pipeline.failures import LONGEST_MACHINE_PAUSE, MACHINE_PAUSE, backoff
 from watcher.pipeline.stage import Context
-from watcher.store import targets
+from watcher.store import legs, targets, upload_queues
 from watcher.store.engine import Session
 from watcher.store.schema import Upload
 
@@ -39,7 +39,10 @@ class Verify:
         if not self._settings.enabled:
             return []
         now = self._context.clock.now()
-        return [*await targets.due_archives(session, now, "stored"), *await targets.due_leftovers(session, now)]
+        return [
+            *await upload_queues.due_archives(session, now, "stored"),
+            *await upload_queues.due_leftovers(session, now),
+        ]
 
     async def step(self, unit: int) -> None:
         """Trust the stored archive only if its digest agrees; have it fetched again otherwise."""
@@ -58,12 +61,12 @@ class Verify:
             stored, target = await targets.upload_with_target(session, unit)
             if (stored.archive_path, stored.archive_sha256) != (upload.archive_path, upload.archive_sha256):
                 return  # another archive by now
-            if targets.is_left_over(stored, target):
+            if upload_queues.is_left_over(stored, target):
                 self._conclude(session, stored, problem, now)
             elif stored.archive_state != "stored" or target.current_upload_id != unit:
                 return  # passed over while its digest was taken: nothing may point at what is not kept
             elif problem:
-                targets.set_archive_state(session, stored, "wanted", now=now, why=problem)
+                legs.set_archive_state(session, stored, "wanted", now=now, why=problem)
             else:
                 stored.archive_due_at = None
                 stored.archive_verified_at = now
@@ -72,9 +75,9 @@ class Verify:
     def _conclude(self, session: Session, upload: Upload, problem: str, now: datetime) -> None:
         """Take up what a download that was passed over left, or note that it is to be removed."""
         if problem:
-            targets.set_archive_state(session, upload, "pruned", now=now, why=f"passed over, and {problem}")
+            legs.set_archive_state(session, upload, "pruned", now=now, why=f"passed over, and {problem}")
         else:
-            targets.set_archive_state(session, upload, "stored", now=now, why="passed over, but whole on the disk")
+            legs.set_archive_state(session, upload, "stored", now=now, why="passed over, but whole on the disk")
             upload.archive_verified_at = now
 
     async def _counts(self, unit: int) -> bool:
@@ -107,8 +110,8 @@ class Verify:
         """
         now = self._context.clock.now()
         async with self._context.store.write() as session:
-            await targets.verify_stored(session, now, now if everything else now - REVERIFY_AFTER)
-            await targets.verify_leftovers(session, now)
+            await upload_queues.verify_stored(session, now, now if everything else now - REVERIFY_AFTER)
+            await upload_queues.verify_leftovers(session, now)
 
 
 def damage(path: Path, sha256: str | None, *, files: bool, stop: Callable[[], bool] = lambda: False) -> str:

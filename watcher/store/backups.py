@@ -7,9 +7,9 @@ from pathlib import Path
 
 from watcher.errors import Ours
 from watcher.settings import DatabaseSettings
-from watcher.store import targets
 from watcher.store.copying import copy_record, sweep
 from watcher.store.engine import Store
+from watcher.store.instance import instance
 
 EVERY = timedelta(days=1)
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -53,7 +53,7 @@ def too_many(made: dict[Path, datetime], keep: int, now: datetime) -> list[Path]
 async def born_at(store: Store) -> datetime:
     """Return when the record was made."""
     async with store.read() as session:
-        return (await targets.instance(session)).created_at
+        return (await instance(session)).created_at
 
 
 async def make(store: Store, record: Path, directory: Path, now: datetime) -> Path:

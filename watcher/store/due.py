@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from watcher.store import targets
+from watcher.store.instance import instance
 from watcher.store.schema import Batch, Condition, Instance, Outbox, Upload
 
 _DUE = (
@@ -26,7 +26,7 @@ async def was_ahead(session: AsyncSession, *, longest: timedelta, now: datetime)
     """
     latest = [await session.scalar(select(func.max(column))) for column in _DUE]
     known = [moment - longest for moment in latest if moment is not None]
-    facts = ((await targets.instance(session)).last_scan_at, await session.scalar(select(func.max(Batch.sent_at))))
+    facts = ((await instance(session)).last_scan_at, await session.scalar(select(func.max(Batch.sent_at))))
     known += [moment for moment in facts if moment is not None]
     return max((moment - now for moment in known), default=timedelta())
 
@@ -46,9 +46,9 @@ async def bring_forward(
         for row in await session.scalars(select(column.class_).where(column > earliest)):
             setattr(row, column.key, earliest if by is None else max(now, getattr(row, column.key) - by))
             moved += 1
-    instance = await targets.instance(session)
-    if instance.last_scan_at is not None and instance.last_scan_at > now:
-        instance.last_scan_at = now
+    own = await instance(session)
+    if own.last_scan_at is not None and own.last_scan_at > now:
+        own.last_scan_at = now
     await session.execute(update(Batch).where(Batch.sent_at > now).values(sent_at=now))
     await session.flush()
     return moved

@@ -9,8 +9,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from watcher.store.legs import set_archive_state
 from watcher.store.schema import Base, Condition, Outbox, Target, Transition, Upload
-from watcher.store.targets import set_archive_state, upload_with_target
+from watcher.store.targets import upload_with_target
 
 CHUNK = 500
 """Rows deleted in one transaction: others may write in between."""

@@ -14,9 +14,9 @@ from watcher.pipeline.stage import Context
 from watcher.schedule import scan_interval
 from watcher.store import allowance, outbox, overview
 from watcher.store.engine import Session
+from watcher.store.instance import instance
 from watcher.store.overview import Mark
 from watcher.store.states import ARCHIVE_STATES, BATCH_STATES, CLAIM_STATES, SCORING_STATES
-from watcher.store.targets import instance
 
 _SERVICES = ("fragalysis", "molecule_one")
 
