@@ -14,7 +14,8 @@ from watcher.errors import Ours
 from watcher.pipeline.verify import damage
 from watcher.settings import DownloadSettings
 from watcher.store.engine import Store
-from watcher.store.invariants import Finding, Stored, stored_uploads
+from watcher.store.invariants import Finding
+from watcher.store.stored import Stored, stored_uploads
 
 _FETCHED = "nothing by hand: `watcher run` or `watcher once` fetches it again"
 _GONE = (
