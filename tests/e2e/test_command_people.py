@@ -10,7 +10,7 @@ import pytest
 from tests.support.process import Served, Workplace
 from watcher.cli.output import in_words
 from watcher.sandbox import Fault
-from watcher.store import claims
+from watcher.store import standing
 
 PRIVATE = "CHIKV_Mac@lb27995-1"
 
@@ -84,7 +84,7 @@ def test_what_is_held_back_is_shown_with_its_reason_and_goes_ahead_when_approved
     recorded = desk.json("status")["withheld"]
     desk.set("molecule_one", exploratory_search=True)
     desk.call("once", exit_code=3)
-    assert held_back(desk, claims.PROFILE) == {claims.PROFILE: recorded[claims.BASELINE]}
+    assert held_back(desk, standing.PROFILE) == {standing.PROFILE: recorded[standing.BASELINE]}
     desk.call("approve", "--profile")
     assert not served.purchases
 
@@ -92,14 +92,14 @@ def test_what_is_held_back_is_shown_with_its_reason_and_goes_ahead_when_approved
     desk.set("limits", compounds_per_day=10, new_compounds_per_scan=30)
     desk.call("once", exit_code=3)
     assert len(served.purchases) == 10
-    held = held_back(desk, claims.DAILY_LIMIT, claims.SCAN_LIMIT, claims.BASELINE, claims.PRIVATE)
-    assert held[claims.DAILY_LIMIT] == 20
+    held = held_back(desk, standing.DAILY_LIMIT, standing.SCAN_LIMIT, standing.BASELINE, standing.PRIVATE)
+    assert held[standing.DAILY_LIMIT] == 20
     for target in ("A71EV2A", "ZIKV_NS5A", "Mpro@lb18145-1", "Mpro@lb32627-66"):
         desk.call("approve", target)
     desk.call("once")
-    assert len(served.purchases) == 10 + sum(held.values()) - held[claims.PRIVATE], "past the limit of the day"
+    assert len(served.purchases) == 10 + sum(held.values()) - held[standing.PRIVATE], "past the limit of the day"
     assert set(served.purchases.values()) == {1}
-    assert desk.json("plan")["withheld"] == {claims.PRIVATE: held[claims.PRIVATE]}
+    assert desk.json("plan")["withheld"] == {standing.PRIVATE: held[standing.PRIVATE]}
 
 
 def test_approval_never_lifts_privacy(desk: Workplace, served: Served) -> None:

@@ -30,7 +30,6 @@ from watcher.molecule_one import profile_of
 from watcher.settings import Settings
 from watcher.store import forgotten, invariants
 from watcher.store.batches import MOVES
-from watcher.store.claims import DAILY_LIMIT
 from watcher.store.engine import Session
 from watcher.store.schema import (
     Batch,
@@ -45,6 +44,7 @@ from watcher.store.schema import (
     Transition,
     Upload,
 )
+from watcher.store.standing import DAILY_LIMIT
 
 pytest_plugins = ("tests.support.store", "tests.support.at_once")
 pytestmark = pytest.mark.usefixtures("sqlite_at_once")

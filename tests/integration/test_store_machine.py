@@ -22,11 +22,10 @@ from watcher.fragalysis import Upload as RemoteUpload
 from watcher.pipeline.scan import compare
 from watcher.store import batches, legs, results, targets
 from watcher.store.batches import MOVES
-from watcher.store.claims import Policy
 from watcher.store.engine import Store
 from watcher.store.invariants import broken_rules
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, Score, Target, Transition
-from watcher.store.standing import OPEN
+from watcher.store.standing import OPEN, Policy
 
 pytest_plugins = ("tests.support.store", "tests.support.at_once")
 pytestmark = pytest.mark.usefixtures("sqlite_at_once")

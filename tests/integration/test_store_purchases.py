@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from tests.support.record import DAY, World, result
-from watcher.store import allowance, batches, claims, legs, purchases
-from watcher.store.claims import Policy
+from watcher.store import allowance, batches, claims, legs, purchases, standing
 from watcher.store.engine import Conflict, Store
 from watcher.store.schema import Batch, BatchItem, Claim, Observation, Target, Upload
+from watcher.store.standing import Policy
 
 pytest_plugins = ("tests.support.store",)
 
@@ -86,7 +86,7 @@ async def test_the_daily_limit_holds_the_rest_back_until_a_day_has_passed(world:
     await world.upload(await world.target(), list("CNOSP"))
     assert await world.sent(await world.buy()) == ["C", "N", "O"]
     assert await world.reserve() is None
-    assert await world.reasons() == {claims.DAILY_LIMIT: 2}
+    assert await world.reasons() == {standing.DAILY_LIMIT: 2}
     async with world.store.read() as session:
         assert await allowance.sendable(session, world.profile_key) == (False, True)
     world.now += DAY - timedelta(seconds=1)
@@ -207,7 +207,7 @@ async def test_approval_goes_past_the_daily_limit_and_first(world: World) -> Non
     assert await world.reserve() is None
     assert await world.approve(target_id) == 2
     assert await world.sent(await world.buy()) == ["O", "S"]
-    assert await world.reasons() == {claims.DAILY_LIMIT: 1}
+    assert await world.reasons() == {standing.DAILY_LIMIT: 1}
 
 
 # The limit of a scan
@@ -219,7 +219,7 @@ async def test_new_compounds_of_one_scan_share_its_limit(world: World) -> None:
     await world.upload(await world.target("A"), ["C", "N"])
     second = await world.target("B")
     await world.upload(second, ["N", "O", "S", "P"])
-    assert await world.reasons() == {None: 3, claims.SCAN_LIMIT: 2}
+    assert await world.reasons() == {None: 3, standing.SCAN_LIMIT: 2}
     assert await world.sent(await world.buy()) == ["C", "N", "O"]
     world.now += 2 * DAY
     assert await world.reserve() is None  # time alone lets nothing through
@@ -237,7 +237,7 @@ async def test_a_late_reading_shares_the_limit_of_its_scan(world: World) -> None
     await world.buy()
     await world.scan()
     assert await world.read(upload_id, ["C", "N", "O", "S"]) == 2
-    assert await world.reasons() == {None: 1, claims.SCAN_LIMIT: 1}
+    assert await world.reasons() == {None: 1, standing.SCAN_LIMIT: 1}
 
 
 async def test_each_scan_has_a_limit_of_its_own(world: World) -> None:
@@ -256,7 +256,7 @@ async def test_compounds_that_stay_anyway_do_not_use_the_limit_up(world: World) 
     await world.upload(await world.target("A", public=False), ["C", "N"])
     await world.upload(await world.target("B"), ["B"], baseline=True)
     await world.upload(await world.target("D"), ["O", "S", "P"])
-    assert await world.reasons() == {claims.PRIVATE: 2, claims.BASELINE: 1, None: 2, claims.SCAN_LIMIT: 1}
+    assert await world.reasons() == {standing.PRIVATE: 2, standing.BASELINE: 1, None: 2, standing.SCAN_LIMIT: 1}
 
 
 async def test_a_target_that_opens_comes_under_the_limit_of_the_scan_that_sees_it(world: World) -> None:
@@ -266,7 +266,7 @@ async def test_a_target_that_opens_comes_under_the_limit_of_the_scan_that_sees_i
     await world.upload(target_id, list("CNOSP"))
     await world.scan()
     await world.change(target_id, open_to_public=True)
-    assert await world.reasons() == {None: 2, claims.SCAN_LIMIT: 3}
+    assert await world.reasons() == {None: 2, standing.SCAN_LIMIT: 3}
     assert await world.approve(target_id) == 3
 
 
@@ -278,7 +278,7 @@ async def test_a_closing_target_does_not_give_its_share_of_the_limit_back(world:
     await world.change(target_id, open_to_public=False)
     await world.upload(await world.target("B"), ["O"])
     await world.change(target_id, open_to_public=True)
-    assert await world.reasons() == {None: 2, claims.SCAN_LIMIT: 1}
+    assert await world.reasons() == {None: 2, standing.SCAN_LIMIT: 1}
 
 
 async def test_the_limit_of_a_scan_holds_for_a_profile_that_waits(world: World) -> None:
@@ -288,9 +288,9 @@ async def test_the_limit_of_a_scan_holds_for_a_profile_that_waits(world: World) 
     await world.scan()
     await world.upload(await world.target("A"), ["C", "N"])
     await world.upload(await world.target("B"), ["O", "S"])
-    assert await world.reasons() == {claims.PROFILE: 4}
+    assert await world.reasons() == {standing.PROFILE: 4}
     await world.approve_profile()
-    assert await world.reasons() == {None: 2, claims.SCAN_LIMIT: 2}
+    assert await world.reasons() == {None: 2, standing.SCAN_LIMIT: 2}
 
 
 # Privacy
@@ -300,7 +300,7 @@ async def test_the_limit_of_a_scan_holds_for_a_profile_that_waits(world: World) 
 async def test_compounds_of_private_targets_stay(world: World, public: bool | None) -> None:
     target_id = await world.target(public=public)
     await world.upload(target_id, ["C"])
-    assert await world.claims() == {"C": ("withheld", claims.PRIVATE)}
+    assert await world.claims() == {"C": ("withheld", standing.PRIVATE)}
     assert await world.reserve() is None
     assert await world.approve(target_id) == 0
     assert await world.reserve() is None
@@ -312,9 +312,9 @@ async def test_a_compound_goes_out_if_any_current_target_lets_it(world: World) -
     await world.upload(await world.target("A", public=False), ["C", "N"])
     open_target = await world.target("B")
     await world.upload(open_target, ["N"])
-    assert await world.claims() == {"C": ("withheld", claims.PRIVATE), "N": ("wanted", None)}
+    assert await world.claims() == {"C": ("withheld", standing.PRIVATE), "N": ("wanted", None)}
     await world.upload(open_target, ["O"])  # N is not in its current upload any more
-    assert (await world.claims())["N"] == ("withheld", claims.PRIVATE)
+    assert (await world.claims())["N"] == ("withheld", standing.PRIVATE)
 
 
 async def test_turning_private_between_recording_and_buying_holds_it_back(world: World) -> None:
@@ -324,7 +324,7 @@ async def test_turning_private_between_recording_and_buying_holds_it_back(world:
     async with world.store.write() as session:  # as another process would, without a review
         await session.execute(update(Target).values(open_to_public=False))
     assert await world.reserve() is None
-    assert await world.claims() == {"C": ("withheld", claims.PRIVATE)}
+    assert await world.claims() == {"C": ("withheld", standing.PRIVATE)}
     await world.change(target_id, open_to_public=True)
     assert await world.sent(await world.reserve()) == ["C"]
 
@@ -335,9 +335,9 @@ async def test_turning_private_between_recording_and_buying_holds_it_back(world:
 async def test_the_baseline_is_recorded_and_only_what_comes_later_is_bought(world: World) -> None:
     target_id = await world.target()
     first = await world.upload(target_id, ["C", "N"], baseline=True)
-    assert await world.reasons() == {claims.BASELINE: 2}
+    assert await world.reasons() == {standing.BASELINE: 2}
     await world.read(first, ["C", "N", "B"])  # a late row of the first upload was there from the start
-    assert await world.reasons() == {claims.BASELINE: 3}
+    assert await world.reasons() == {standing.BASELINE: 3}
     await world.upload(target_id, ["C", "N", "O"])
     assert await world.sent(await world.buy()) == ["O"]
     assert await world.approve(target_id) == 2
@@ -353,7 +353,7 @@ async def test_a_baseline_that_is_passed_over_unread_reaches_to_the_next_upload(
             target = await session.get_one(Target, target_id)
             await legs.make_current(session, target, None, keep_archive=False, now=world.now, why="gone")
     await world.upload(target_id, ["C", "N"])
-    assert await world.reasons() == {claims.BASELINE: 2}
+    assert await world.reasons() == {standing.BASELINE: 2}
     await world.upload(target_id, ["C", "N", "O"])
     assert await world.sent(await world.buy()) == ["O"]
 
@@ -384,7 +384,7 @@ async def test_what_an_upload_before_the_baseline_holds_was_there_too(world: Wor
         target, upload = await session.get_one(Target, target_id), await session.get_one(Upload, first)
         await legs.make_current(session, target, upload, keep_archive=False, now=world.now, why="down")
     await world.read(first, ["C", "N"])
-    assert await world.reasons() == {claims.BASELINE: 2}
+    assert await world.reasons() == {standing.BASELINE: 2}
     await world.upload(target_id, ["C", "N", "O"])
     assert await world.sent(await world.buy()) == ["O"]
 
@@ -393,7 +393,7 @@ async def test_a_compound_of_one_baseline_is_new_in_another_target(world: World)
     await world.upload(await world.target("A"), ["C", "N"], baseline=True)
     await world.upload(await world.target("B"), ["N"])
     await world.upload(await world.target("P", public=False), ["C"])  # which may not leave from there
-    assert await world.claims() == {"C": ("withheld", claims.BASELINE), "N": ("wanted", None)}
+    assert await world.claims() == {"C": ("withheld", standing.BASELINE), "N": ("wanted", None)}
 
 
 # What is current
@@ -403,7 +403,7 @@ async def test_only_current_uploads_of_followed_targets_are_bought(world: World)
     target_id = await world.target()
     await world.upload(target_id, ["C", "N"])
     await world.upload(target_id, ["N", "O"])
-    assert (await world.claims())["C"] == ("withheld", claims.NOT_CURRENT)
+    assert (await world.claims())["C"] == ("withheld", standing.NOT_CURRENT)
     assert await world.sent(await world.buy()) == ["N", "O"]
     await world.change(target_id, followed=False)
     await world.upload(await world.target("B"), ["C"])
@@ -429,7 +429,7 @@ async def test_nothing_leaves_under_a_profile_that_nobody_approved(world: World)
     async with world.store.write() as session:
         profile = await world.profile(session)
         await claims.add_missing(session, profile, world.policy, upload=None, scan_no=1, now=world.now)
-    assert await world.reasons() == {claims.PROFILE: 2}
+    assert await world.reasons() == {standing.PROFILE: 2}
     assert await world.reserve() is None
     await world.approve_profile()
     assert await world.sent(await world.buy()) == ["C", "N"]
@@ -446,7 +446,7 @@ async def test_claims_of_another_profile_wait_for_its_return(world: World) -> No
     async with world.store.read() as session:
         assert await claims.settled_uploads(session) == [upload_id]  # nothing is on its way any more
     world.profile_key = "profile-1"  # approved before: going back needs nobody
-    assert await world.claims() == {"C": ("scored", None), "N": ("withheld", claims.OTHER_PROFILE)}
+    assert await world.claims() == {"C": ("scored", None), "N": ("withheld", standing.OTHER_PROFILE)}
     assert await world.sent(await world.reserve()) == ["N"]
 
 

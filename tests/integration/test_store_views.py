@@ -11,14 +11,26 @@ from structlog.testing import capture_logs
 
 from tests.support.record import World, result
 from watcher.settings import DatabaseSettings
-from watcher.store import allowance, batches, claims, compounds, export, forgotten, legs, overview, targets, transitions
-from watcher.store.claims import Policy
+from watcher.store import (
+    allowance,
+    batches,
+    claims,
+    compounds,
+    export,
+    forgotten,
+    legs,
+    overview,
+    standing,
+    targets,
+    transitions,
+)
 from watcher.store.compounds import Verdict
 from watcher.store.conditions import all_open, close_condition, find, open_condition
 from watcher.store.engine import Store
 from watcher.store.instance import instance
 from watcher.store.migrate import is_current
 from watcher.store.schema import Alias, Compound, Observation, Target, Transition, Upload
+from watcher.store.standing import Policy
 from watcher.store.waits import Waits, waits
 
 pytest_plugins = ("tests.support.store",)
@@ -68,9 +80,9 @@ async def test_every_disposition(world: World) -> None:
 @pytest.mark.parametrize(
     ("policy", "public", "reason"),
     [
-        (Policy(), False, f"withheld: {claims.PRIVATE}"),
-        (Policy(compounds_per_day=1), True, f"withheld: {claims.DAILY_LIMIT}"),
-        (Policy(new_compounds_per_scan=1), True, f"withheld: {claims.SCAN_LIMIT}"),
+        (Policy(), False, f"withheld: {standing.PRIVATE}"),
+        (Policy(compounds_per_day=1), True, f"withheld: {standing.DAILY_LIMIT}"),
+        (Policy(new_compounds_per_scan=1), True, f"withheld: {standing.SCAN_LIMIT}"),
     ],
 )
 async def test_pending_says_what_it_waits_for(world: World, policy: Policy, public: bool, reason: str) -> None:
@@ -207,7 +219,7 @@ async def test_claims_of_a_profile_that_is_not_in_force_do_not_age(world: World)
     await world.review()
     async with world.store.read() as session:
         assert (await overview.oldest_pending(session))["submit"] is None
-        assert (await overview.counts(session)).withheld == {claims.OTHER_PROFILE: 1}
+        assert (await overview.counts(session)).withheld == {standing.OTHER_PROFILE: 1}
 
 
 async def test_a_pause_that_is_over_is_nothing_to_wait_for(world: World) -> None:

@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tests.support.clock import START
 from watcher.settings import DatabaseSettings
 from watcher.store import batches, claims, compounds, invariants, legs, profiles, purchases, results, targets
-from watcher.store.claims import Policy
 from watcher.store.compounds import Seen, Verdict
 from watcher.store.engine import Store
 from watcher.store.instance import instance
 from watcher.store.invariants import Finding
 from watcher.store.results import Result
 from watcher.store.schema import Alias, Batch, Claim, Compound, Instance, Profile, Target, Upload
+from watcher.store.standing import Policy
 
 STACK = "https://fragalysis.example"
 CHEMISTRY = "today"

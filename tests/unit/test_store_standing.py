@@ -5,8 +5,7 @@ from itertools import product
 
 import pytest
 
-from watcher.store.claims import BASELINE, NOT_CURRENT, PRIVATE, PROFILE, SCAN_LIMIT
-from watcher.store.standing import Facts
+from watcher.store.standing import BASELINE, NOT_CURRENT, PRIVATE, PROFILE, SCAN_LIMIT, Facts
 
 FREE = Facts(
     profile_approved=True, current=True, may_leave=True, beyond_baseline=True, over_scan_limit=False, approved=False

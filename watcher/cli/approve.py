@@ -62,9 +62,9 @@ def approve(
 
 
 def _explained(reason: str) -> str:
-    from watcher.store import claims
+    from watcher.store.standing import PRIVATE
 
-    if reason == claims.PRIVATE:
+    if reason == PRIVATE:
         return f"{reason}. Approval does not lift privacy; limits.submit_private = true does"
     return reason
 
@@ -72,6 +72,7 @@ def _explained(reason: str) -> str:
 async def _approve(settings: "Settings", named: str) -> tuple[int, dict[str, int]]:
     from watcher.pipeline.profile import ask_for_approval
     from watcher.store import claims
+    from watcher.store.standing import PRIVATE
 
     async with record(settings, write=True) as store, store.write() as session:
         found = await named_targets(session, named)
@@ -83,9 +84,9 @@ async def _approve(settings: "Settings", named: str) -> tuple[int, dict[str, int
         held = await claims.withheld_of(session, profile, ids)
         if not held:
             return 0, {}
-        if set(held) == {claims.PRIVATE}:
+        if set(held) == {PRIVATE}:
             raise WatcherError(
-                f"{counted(sum(held.values()), 'compound')} of {named} stay withheld: {_explained(claims.PRIVATE)}"
+                f"{counted(sum(held.values()), 'compound')} of {named} stay withheld: {_explained(PRIVATE)}"
             )
         ahead = await claims.approve(session, ids, who=who(), now=now(), profile=profile, policy=policy)
         await ask_for_approval(session, profile, now())

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from watcher.settings import Settings
-    from watcher.store.claims import Policy
     from watcher.store.engine import Session, Store
     from watcher.store.schema import Profile, Target
+    from watcher.store.standing import Policy
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 TARGET_FORM = "NAME[@TAS]"
@@ -133,7 +133,7 @@ async def profile_in_force(session: "Session", settings: "Settings") -> "Profile
 
 def policy_of(settings: "Settings") -> "Policy":
     """Return what the settings allow to be sent."""
-    from watcher.store.claims import Policy
+    from watcher.store.standing import Policy
 
     limits = settings.limits
     return Policy(limits.compounds_per_day, limits.new_compounds_per_scan, limits.submit_private)

@@ -5,7 +5,7 @@ from datetime import datetime
 from watcher.molecule_one import profile_of
 from watcher.pipeline.stage import Context
 from watcher.pipeline.uploads import leave_alone
-from watcher.store import claims, legs, overview, profiles, upload_queues
+from watcher.store import claims, legs, overview, profiles, standing, upload_queues
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.instance import instance
@@ -46,8 +46,8 @@ async def ask_for_approval(session: Session, profile: Profile, now: datetime) ->
     """Say, or stop saying, that compounds wait for a person."""
     waiting = await claims.count_open(session, profile)
     for reason, kind, action in (
-        (claims.PROFILE, "profile_waits", "look with `watcher plan`, then `watcher approve --profile`"),
-        (claims.SCAN_LIMIT, "scan_limit", "look with `watcher plan`, then `watcher approve TARGET`"),
+        (standing.PROFILE, "profile_waits", "look with `watcher plan`, then `watcher approve --profile`"),
+        (standing.SCAN_LIMIT, "scan_limit", "look with `watcher plan`, then `watcher approve TARGET`"),
     ):
         if count := waiting.get(reason):
             await open_condition(

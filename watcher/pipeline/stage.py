@@ -12,8 +12,8 @@ from watcher.fragalysis import Fragalysis
 from watcher.molecule_one import MoleculeOne
 from watcher.notify_process import Notifier
 from watcher.settings import Settings
-from watcher.store.claims import Policy
 from watcher.store.engine import Session, Store
+from watcher.store.standing import Policy
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from watcher.store.claims import DAILY_LIMIT, Policy
 from watcher.store.schema import Batch, BatchItem, Claim, Profile
+from watcher.store.standing import DAILY_LIMIT, Policy
 
 DAY = timedelta(hours=24)
 

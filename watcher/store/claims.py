@@ -16,30 +16,11 @@ from watcher.store.standing import (
     OPEN,
     OTHER_PROFILE,
     PRIVATE,
-    PROFILE,
-    SCAN_LIMIT,
     OpenClaim,
     Policy,
     open_claims,
 )
 from watcher.store.transitions import note
-
-__all__ = [
-    "BASELINE",
-    "DAILY_LIMIT",
-    "NOT_CURRENT",
-    "OTHER_PROFILE",
-    "PRIVATE",
-    "PROFILE",
-    "SCAN_LIMIT",
-    "Policy",
-    "add_missing",
-    "approve",
-    "count_open",
-    "review",
-    "settled_uploads",
-    "withheld_of",
-]
 
 
 async def add_missing(

@@ -5,9 +5,10 @@ from datetime import datetime
 from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from watcher.store.claims import Policy, review
+from watcher.store.claims import review
 from watcher.store.conditions import close_condition
 from watcher.store.schema import Batch, Claim, Profile
+from watcher.store.standing import Policy
 from watcher.store.transitions import say_after_commit
 
 SERVICE = "molecule_one"

@@ -7,7 +7,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store import allowance as daily
-from watcher.store import claims
+from watcher.store import claims, standing
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, Profile, digest
 from watcher.store.transitions import note
 
@@ -15,7 +15,7 @@ from watcher.store.transitions import note
 async def reserve(
     session: AsyncSession,
     profile: Profile,
-    policy: claims.Policy,
+    policy: standing.Policy,
     *,
     token: str,
     batch_size: int,
@@ -87,5 +87,5 @@ async def _hold_back_the_rest(session: AsyncSession, profile: Profile, now: date
     await session.execute(
         update(Claim)
         .where(Claim.profile_id == profile.id, Claim.state == "wanted", Claim.approved_at.is_(None))
-        .values(state="withheld", reason=claims.DAILY_LIMIT, changed_at=now)
+        .values(state="withheld", reason=standing.DAILY_LIMIT, changed_at=now)
     )
