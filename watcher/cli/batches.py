@@ -167,11 +167,12 @@ async def _release(settings: "Settings", batch_id: int) -> int:
     from watcher.store import batches
     from watcher.store.conditions import close_condition
     from watcher.store.forgotten import READ_BACK
+    from watcher.store.states import AT_WORK
 
     async with record(settings, write=True) as store, store.write() as session:
         batch = await _found(session, batch_id)
         never_tells = batch.outcome == READ_BACK or batch.attempts >= FAILING
-        _must_be(batch, "released", (*RELEASABLE, *(("submitted", "finished") if never_tells else ())))
+        _must_be(batch, "released", (*RELEASABLE, *(AT_WORK if never_tells else ())))
         free = await batches.release(session, batch, who=who(), why=f"{who()} gave it up", now=now())
         await close_condition(session, f"batch {batch.id}", now=now())
         reach("release.recording")

@@ -17,6 +17,7 @@ from watcher.store.engine import Session
 from watcher.store.results import Result, record_results, sent_smiles, unanswered
 from watcher.store.results import missing as missing_claims
 from watcher.store.schema import Batch, Profile
+from watcher.store.states import AT_WORK
 from watcher.store.transitions import say_after_commit
 
 LOOKS_FOR_MISSING = 5
@@ -162,7 +163,7 @@ class Collect:
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             batch = await batches.get(session, batch_id)
-            if batch.state not in ("submitted", "finished"):
+            if batch.state not in AT_WORK:
                 return
             batch.attempts = 0
             self._unknown.pop(batch_id, None)

@@ -48,12 +48,11 @@ from watcher.store import legs, targets, upload_queues
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
+from watcher.store.states import TO_FETCH
 
 __all__ = ["Download", "subject_of"]
 
 _log = structlog.get_logger(__name__)
-_FETCHED = ("wanted", "unavailable")
-"""States of an archive that is to be fetched."""
 _CANNOT_BUILD = "it cannot be built: "
 """Begins the error of a leg whose last failure was a build; other failures in between start the count anew."""
 
@@ -74,7 +73,7 @@ class Download:
         """Return the current uploads whose archive is to be fetched."""
         if not self._settings.enabled:
             return []
-        return await upload_queues.due_archives(session, self._context.clock.now(), *_FETCHED)
+        return await upload_queues.due_archives(session, self._context.clock.now(), *TO_FETCH)
 
     async def passed_over(self, units: Sequence[int]) -> list[int]:
         """Return those of the uploads that do not count any more."""
@@ -86,7 +85,7 @@ class Download:
         """Fetch, check, unpack and store the archive."""
         async with self._context.store.read() as session:
             upload, target = await targets.upload_with_target(session, unit)
-            if upload.archive_state not in _FETCHED or target.current_upload_id != unit or not target.followed:
+            if upload.archive_state not in TO_FETCH or target.current_upload_id != unit or not target.followed:
                 return  # passed over since: no build is asked for
             folder = await self._folder(session, target, upload)
         bind_contextvars(
@@ -124,7 +123,7 @@ class Download:
         now, random = self._context.clock.now(), self._context.random
         async with self._context.store.write() as session:
             upload, target = await targets.upload_with_target(session, unit)
-            if target.current_upload_id != upload.id or upload.archive_state not in ("wanted", "unavailable"):
+            if target.current_upload_id != upload.id or upload.archive_state not in TO_FETCH:
                 return
             earlier, upload.archive_error = upload.archive_error or "", failure.message
             upload.archive_attempts += 1

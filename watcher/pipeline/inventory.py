@@ -15,6 +15,7 @@ from watcher.pipeline.verify import damage
 from watcher.settings import DownloadSettings
 from watcher.store.engine import Store
 from watcher.store.invariants import Finding
+from watcher.store.states import TO_FETCH
 from watcher.store.stored import Stored, stored_uploads
 
 _FETCHED = "nothing by hand: `watcher run` or `watcher once` fetches it again"
@@ -27,7 +28,6 @@ _SWEPT = "nothing by hand: the next start removes it"
 _UNKNOWN = "look at it: the record knows nothing of it and nothing uses it; remove it to free the space"
 _STRAY = "look at it: the program did not put it there, or has forgotten it, and uses nothing of it; move or remove it"
 _POINTED = "nothing by hand: the next start points it at the upload that counts"
-_IN_THE_MAKING = ("wanted", "unavailable")
 
 
 async def inventory(store: Store, settings: DownloadSettings) -> list[Finding]:
@@ -90,7 +90,7 @@ def _compare(root: Path, listed: _Listed, uploads: Sequence[Stored], settings: D
             upload.committed_at,
         )
         known |= own  # also of one that was passed over before it was whole
-        if upload.state in _IN_THE_MAKING:
+        if upload.state in TO_FETCH:
             making |= own | ({(root / upload.path).parent} if upload.path else set())
     found: list[_Found] = [
         (None, folder, Finding(str(folder), "a folder that belongs to no recorded upload", _UNKNOWN))

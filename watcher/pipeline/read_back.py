@@ -14,6 +14,7 @@ from watcher.store.conditions import open_condition
 from watcher.store.engine import Session
 from watcher.store.instance import instance
 from watcher.store.schema import Batch, Condition
+from watcher.store.states import AT_WORK
 
 _TRIES = 5
 """Failures in a row after which it goes on without what the chemistry cannot judge."""
@@ -53,7 +54,7 @@ async def _record(
         if not await spellings.hold(session, {one.smiles: one.inchikey for one in molecules.values()}):
             return None
         batch = await batches.get(session, batch_id)
-        if batch.state not in ("submitted", "finished"):  # released meanwhile
+        if batch.state not in AT_WORK:  # released meanwhile
             return {}
         stored = await compounds.by_smiles(session, [*shown, *(one.smiles for one in molecules.values())])
         compound_of = {smiles: stored[smiles] for smiles in shown if smiles in stored}

@@ -14,6 +14,7 @@ from sqlalchemy.orm import aliased
 from watcher.store.chunks import chunks
 from watcher.store.schema import Batch, BatchItem, Claim, ForeignBatch, Profile
 from watcher.store.standing import OPEN
+from watcher.store.states import AT_WORK
 from watcher.store.transitions import PROGRAM, note
 
 MOVES: Mapping[str, frozenset[str]] = {
@@ -234,7 +235,7 @@ async def at_work(session: AsyncSession, api_version: str) -> set[str]:
     found = await session.scalars(
         select(Batch.remote_id)
         .join(Profile, Profile.id == Batch.profile_id)
-        .where(Batch.state.in_(("submitted", "finished")), Profile.api_version == api_version)
+        .where(Batch.state.in_(AT_WORK), Profile.api_version == api_version)
     )
     return {remote_id for remote_id in found if remote_id}
 

@@ -37,6 +37,7 @@ from watcher.store.schema import (
     digest,
 )
 from watcher.store.standing import OPEN
+from watcher.store.states import TO_FETCH
 
 RESTORE = (
     "stop the program and restore a backup; batches bought since are read back from the service where it lists them"
@@ -177,7 +178,7 @@ RULES: Sequence[tuple[str, str, str, Select[Any]]] = (
         Upload.archive_path.in_(select(Upload.archive_path).where(Upload.archive_path.is_not(None))
                                 .group_by(Upload.archive_path).having(func.count() > 1)))),
     ("upload", "its archive would never be fetched: nothing is due", REPORT, _uploads(
-        _current, Upload.archive_state.in_(("wanted", "unavailable")), Upload.archive_due_at.is_(None))),
+        _current, Upload.archive_state.in_(TO_FETCH), Upload.archive_due_at.is_(None))),
     ("upload", "a build at the server without the time of it, or the other way round", REPORT, _uploads(
         Upload.archive_task.is_(None) != Upload.archive_task_at.is_(None))),
     ("upload", "would never be read: nothing is due", REPORT, _uploads(

@@ -12,6 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from watcher.store.conditions import all_open
 from watcher.store.schema import Batch, Claim, Condition, Target, Upload
+from watcher.store.states import AT_WORK, TO_FETCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,6 @@ async def needs_attention(session: AsyncSession) -> Sequence[Condition]:
     return await all_open(session)
 
 
-_TO_FETCH = ("wanted", "unavailable")
-
-
 @dataclass(frozen=True, slots=True)
 class Pending:
     """How many units wait for a stage, and when the oldest of them was recorded."""
@@ -100,11 +98,11 @@ async def pending(session: AsyncSession, *, archives: bool = True) -> dict[str, 
         return Pending(sum(units for units, _ in found), min((since for _, since in found), default=None))
 
     return {
-        "download": waiting((n, at) for archive, _, n, at in uploads if archives and archive in _TO_FETCH),
+        "download": waiting((n, at) for archive, _, n, at in uploads if archives and archive in TO_FETCH),
         "extract": waiting((n, at) for _, scoring, n, at in uploads if scoring == "detected"),
         "submit": waiting((n, at) for n, at in wanted),
         "reconcile": waiting((n, at) for state, n, at in batches if state in ("submitting", "unconfirmed")),
-        "collect": waiting((n, at) for state, n, at in batches if state in ("submitted", "finished")),
+        "collect": waiting((n, at) for state, n, at in batches if state in AT_WORK),
         "finish": waiting((n, at) for _, scoring, n, at in uploads if scoring == "extracted"),
     }
 

@@ -9,6 +9,8 @@ ARCHIVE_STATES = {
     "pruned": "it is removed: newer uploads are kept (`download.keep_uploads`), or it was not whole when another came",
 }
 """The archive leg of an upload."""
+TO_FETCH = ("wanted", "unavailable")
+"""States of an archive that is still to be fetched."""
 SCORING_STATES = {
     "detected": "a scan has seen it; its observations are to be read",
     "extracted": "its observations are read, and compounds of it wait for their results",
@@ -39,6 +41,8 @@ BATCH_STATES = {
     "lost": "the service does not know it any more, though it had taken it; nothing is bought again without a person",
 }
 """A batch at Molecule.one."""
+AT_WORK = ("submitted", "finished")
+"""States of a batch that the service has and has not told all results of."""
 CONDITION_KINDS = {
     "unreachable": "a service does not answer, or not in order; it is asked again with growing waits",
     "credentials": "a service refuses us: token, account, address or a proxy in between, or no token is set; it is "

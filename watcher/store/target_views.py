@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from watcher.store.conditions import all_open
 from watcher.store.overview import targets_with_current
 from watcher.store.schema import Alias, Batch, BatchItem, Claim, Condition, Observation, Target, Transition, Upload
+from watcher.store.states import TO_FETCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ async def target_views(session: AsyncSession, *, archives: bool) -> list[TargetV
 def next_try(upload: Upload, pauses: Mapping[str, datetime], *, archives: bool) -> datetime | None:
     """Return when a leg of an upload is worked on next; None when nothing is to be done."""
     times: list[tuple[datetime | None, tuple[str, ...]]] = []
-    if archives and upload.archive_state in ("wanted", "unavailable"):
+    if archives and upload.archive_state in TO_FETCH:
         times.append((upload.archive_due_at, ("fragalysis", "download")))
     if archives and upload.archive_state == "stored":
         times.append((upload.archive_due_at, ("verify",)))

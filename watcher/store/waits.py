@@ -10,6 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from watcher.store.conditions import all_open
 from watcher.store.schema import Batch, Claim, Instance, Outbox, Target, Upload
+from watcher.store.states import AT_WORK
 
 TRIES_IN_A_PASS = 3
 """Failed tries to send a message after which nobody waits for the next."""
@@ -73,7 +74,7 @@ async def waits(
     if first_look_at is not None:
         look_at = max(first_look_at, pause_of("molecule_one", "reconcile") or first_look_at)
         times.append(look_at if after is None or look_at > after else None)
-    healthy = and_(Batch.state.in_(("submitted", "finished")), Batch.attempts == 0)
+    healthy = and_(Batch.state.in_(AT_WORK), Batch.attempts == 0)
     at_work = bool(await session.scalar(select(select(Batch.id).where(healthy).exists())))
     return Waits(
         min((time for time in times if time is not None), default=None), at_work and "molecule_one" not in paused
