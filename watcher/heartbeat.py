@@ -22,8 +22,9 @@ BEAT = timedelta(seconds=10)
 _START = timedelta(minutes=1)
 """What a start asks for, again and again: bringing an old record up to date may take long."""
 _DEADLINE_S = 5.0
-_SERVICES = {"fragalysis": "Fragalysis", "molecule_one": "Molecule.one"}
-_ILL = {"unreachable": "unreachable", "credentials": "refuses us", "unreadable": "answers unreadable"}
+SERVICES = {"fragalysis": "Fragalysis", "molecule_one": "Molecule.one"}
+ILL = {"unreachable": "unreachable", "credentials": "refuses us", "unreadable": "gives unreadable answers"}
+"""Kinds of condition that make a service count as down, in words."""
 _WORK = {
     "extract": ("reading 1 upload", "reading {} uploads"),
     "download": ("1 archive to fetch", "{} archives to fetch"),
@@ -108,7 +109,7 @@ class Heart:
         """The line that the service manager has."""
 
     async def beat_on(self) -> None:
-        """Beat for ever, twice as often as the service manager asks for at least."""
+        """Beat forever, twice as often as the service manager asks for at least."""
         watchdog = self._manager.watchdog
         interval = BEAT if watchdog is None else min(BEAT, watchdog / 2)
         while True:
@@ -161,8 +162,8 @@ def status_line(
 ) -> str:
     """Say in one line what is going on. It names no target: every user of the machine can read it."""
     parts = [f"{followed} {'target' if followed == 1 else 'targets'} followed, {_work(pending)}"]
-    ill = [one for one in conditions if one.subject in _SERVICES and one.kind in _ILL]
-    parts += [f"{_SERVICES[one.subject]} {_ILL[one.kind]} since {_time(one.since, now)}" for one in ill]
+    ill = [one for one in conditions if one.subject in SERVICES and one.kind in ILL]
+    parts += [f"{SERVICES[one.subject]} {ILL[one.kind]} since {_time(one.since, now)}" for one in ill]
     if more := len(conditions) - len(ill):
         parts.append(f"{more} {'thing needs' if more == 1 else 'things need'} attention, see `watcher status`")
     if next_scan is not None:

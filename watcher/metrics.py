@@ -19,7 +19,7 @@ TARGET_LAST_SUCCESS = Gauge(
 )
 TARGET_REMOTE_INDEX = Gauge(
     "watcher_target_remote_upload_index",
-    "Upload index that Fragalysis lists as newest",
+    "Newest upload index that the last scan saw",
     ["target", "tas"],
     registry=None,
 )
@@ -87,7 +87,10 @@ DISK_FREE = Gauge(
 )
 DISK_SIZE = Gauge("watcher_disk_size_bytes", "Size of the file systems of the same places", ["of"], registry=REGISTRY)
 SERVICE_UP = Gauge(
-    "watcher_service_up", "1 while no condition says that the service is failing", ["service"], registry=REGISTRY
+    "watcher_service_up",
+    "0 while a condition says that the service is unreachable, refuses us, or gives unreadable answers; else 1",
+    ["service"],
+    registry=REGISTRY,
 )
 CONDITIONS = Gauge("watcher_conditions", "Open conditions by kind", ["kind"], registry=REGISTRY)
 NOTIFICATIONS = Counter(

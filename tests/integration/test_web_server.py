@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event, update
 
 from tests.support.pipeline import A, B, Job, world
-from watcher.heartbeat import Pulse
+from watcher.heartbeat import ILL, SERVICES, Pulse
 from watcher.program import Program
 from watcher.schedule import Schedule
 from watcher.store.conditions import open_condition
@@ -107,6 +107,20 @@ async def test_every_number_of_a_scrape_is_that_of_the_record(job: Job, tmp_path
         assert 0 < samples["watcher_disk_free_bytes", of] < samples["watcher_disk_size_bytes", of]
     for name in ("start_time_seconds", "resident_memory_bytes", "cpu_seconds_total", "open_fds"):
         assert samples[f"process_{name}",] > 0
+
+
+@pytest.mark.parametrize("kind", ILL)
+async def test_a_service_is_down_for_whatever_the_status_line_calls_ill(job: Job, kind: str) -> None:
+    async with page(job) as server:
+        store, now = server.program.context.store, job.clock.now()
+        async with store.write() as session:
+            await open_condition(session, "batch 1", kind, reason="r", action="a", now=now)
+        samples = await server.samples()
+        assert {samples["watcher_service_up", service] for service in SERVICES} == {1}
+        async with store.write() as session:
+            await open_condition(session, "fragalysis", kind, reason="r", action="a", now=now)
+        samples = await server.samples()
+        assert [samples["watcher_service_up", service] for service in SERVICES] == [0, 1]
 
 
 async def test_no_limit_and_no_downloads(job: Job) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from prometheus_client import Gauge
 
 from watcher import __version__, metrics
+from watcher.heartbeat import ILL, SERVICES
 from watcher.pipeline.stage import Context
 from watcher.schedule import scan_interval
 from watcher.store import allowance, outbox, overview
@@ -17,8 +18,6 @@ from watcher.store.engine import Session
 from watcher.store.instance import instance
 from watcher.store.overview import Mark
 from watcher.store.states import ARCHIVE_STATES, BATCH_STATES, CLAIM_STATES, SCORING_STATES
-
-_SERVICES = ("fragalysis", "molecule_one")
 
 
 async def refresh(context: Context) -> str:
@@ -87,8 +86,8 @@ async def _conditions(session: Session) -> None:
     metrics.CONDITIONS.clear()
     for condition in conditions:
         metrics.CONDITIONS.labels(condition.kind).inc()
-    ill = {condition.subject for condition in conditions if condition.kind in ("unreachable", "credentials")}
-    for service in _SERVICES:
+    ill = {condition.subject for condition in conditions if condition.kind in ILL}
+    for service in SERVICES:
         metrics.SERVICE_UP.labels(service).set(service not in ill)
 
 
