@@ -155,6 +155,18 @@ def test_a_doubtful_batch_is_shown_under_the_name_that_the_vendor_knows(desk: Wo
     assert desk.json("batches", "show", str(batch))["name"] == name
 
 
+def test_lists_without_a_doubtful_batch_are_counted(desk: Workplace, served: Served) -> None:
+    lost = Fault("molecule_one", "close_before_answer", match={"method": "POST"}, times=1)
+    served.do(lambda sandbox: sandbox.add_fault(lost))
+    desk.set("fragalysis", targets=["ZIKV*"])
+    desk.set("molecule_one", unconfirmed_window="1s")
+    desk.call("once", exit_code=3)
+    (batch,) = desk.json("batches", "list", "--state", "unconfirmed")
+    lists = desk.json("batches", "show", str(batch["id"]))["lists_without_it"]
+    assert lists > 0
+    assert f"not found   in {lists} complete list" in desk.call("batches", "show", str(batch["id"])).stdout
+
+
 def test_a_doubtful_batch_is_released_and_bought_again(desk: Workplace, served: Served) -> None:
     batch = doubtful_batch(desk, served)
     done = desk.call("batches", "release", str(batch))

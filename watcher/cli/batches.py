@@ -1,4 +1,4 @@
-"""`watcher batches`: the paid side by hand."""
+"""`watcher batches`: inspect and settle purchases by hand."""
 
 import asyncio
 import sys
@@ -68,6 +68,8 @@ def show(context: typer.Context, batch_id: Id, as_json: AsJson = False) -> None:
     for name in _TIMES:
         if moment := getattr(batch, name):
             say(f"  {name.removesuffix('_at').ljust(12)}{shown(moment)}")
+    if batch.state == "unconfirmed":
+        say(f"  not found   in {counted(batch.looks, 'complete list')} of the service's batches")
     say()
     compounds = [(item.position, item.smiles, item.state, item.score, item.reason) for item in items]
     table(("#", "smiles", "state", "score", "reason"), compounds, title="Compounds", numbers=(0, 3))
@@ -204,6 +206,7 @@ def _full(batch: "Batch", name: str | None, items: "list[Item]", history: "list[
         **_brief(batch),
         "name": name,
         "token": batch.token,
+        "lists_without_it": batch.looks if batch.state == "unconfirmed" else None,
         "answer": batch.answer,
         "items": [
             {"position": i.position, "smiles": i.smiles, "live": i.live, "state": i.state, "reason": i.reason,
