@@ -40,7 +40,7 @@ class Rejection(msgspec.Struct, frozen=True, tag="rejection"):
     detail: str
     cxsmiles: str | None = None
     in_doubt: bool = False
-    """Whether the machine may be to blame all the same, so that it is to be judged anew at the next reading."""
+    """Whether the machine may be to blame all the same, so that it is to be judged again at the next reading."""
 
 
 class Request(msgspec.Struct):

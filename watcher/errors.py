@@ -6,7 +6,7 @@
      ├── SettingsError      the program does not start (exit 2)
      ├── AlreadyRunning     another `run` or `once` holds the record (exit 1)
      └── Failure            something went wrong with one unit of work
-          ├── Transient     tried again for ever, with backoff; Retry-After wins
+          ├── Transient     tried again forever, with backoff; Retry-After wins
           ├── AuthFailure   the service pauses until its credentials work; nothing counts as deleted
           ├── Invalid       this one item is set aside with its reason; the others go on
           └── Ours          this machine or the database: pause, start no new effect, resume by itself

@@ -15,7 +15,7 @@ from watcher.errors import Ours, Transient
 OUT_OF_RESOURCES = "find out what uses up the open files or the memory of this machine; the program goes on by itself"
 _NETWORK = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, EOFError, ValueError)
 """What aiohttp raises when the network or the other side fails; TimeoutError is an OSError."""
-_WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Final(Transient):
@@ -28,7 +28,7 @@ class Dropped(aiohttp.ClientError):
 
 @contextmanager
 def network(what: str) -> Iterator[None]:
-    """Turn a network fault of the request `what` into Transient, or into Ours for want on this machine."""
+    """Turn a network fault of the request `what` into Transient, or into Ours if this machine is out of resources."""
     try:
         yield
     except _NETWORK as error:
@@ -38,9 +38,9 @@ def network(what: str) -> Iterator[None]:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Say whether no connection came about for want of files or memory on this machine."""
+    """Say whether there is no connection because this machine is out of file descriptors or memory."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return isinstance(cause, OSError) and cause.errno in _WANT
+    return isinstance(cause, OSError) and cause.errno in _OUT_OF
 
 
 def worth_repeating(error: Exception) -> bool | timedelta:

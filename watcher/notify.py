@@ -94,7 +94,7 @@ def _server(url: str) -> "NotifyBase | None":
     asset = AppriseAsset(secure_logging=True, storage_mode="memory", async_mode=False)
     server = Apprise.instantiate(url, asset=asset)
     if server is not None and "overflow=" not in url:
-        server.overflow_mode = OverflowMode.SPLIT  # what a service finds too long would be refused for ever
+        server.overflow_mode = OverflowMode.SPLIT  # what a service finds too long would be refused forever
     return server
 
 

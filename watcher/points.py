@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 POINTS: Final[Mapping[str, str]] = {
-    "store.committing": "all of a transaction is written, its commit is not sent; the n-th of the process",
-    "store.committed": "a transaction is committed, and nobody knows yet; the n-th of the process",
+    "store.committing": "the transaction is complete but not committed; counted within the process",
+    "store.committed": "the transaction is committed, nothing has followed from it; counted within the process",
     "migrate.changing": "the tables are made or changed, their transaction is not committed",
     "migrate.changed": "the record is made or changed, and committed",
     "backup.written": "the copy of the record is whole and has no name yet",

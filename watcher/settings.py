@@ -94,7 +94,7 @@ class FragalysisSettings(Section):
     exclude: Names = ()
     """Targets to leave out, in the same form; wins over `targets`."""
     scan_interval: PositiveDuration = timedelta(minutes=15)
-    """Time between two looks at the uploads. Uploads come a few times a day at most."""
+    """Time between two scans. Uploads come a few times a day at most."""
     scan_cron: Cron = ""
     """Cron expression of five fields (UTC) that takes the place of `scan_interval`."""
     settle: Duration = timedelta(minutes=10)
@@ -106,9 +106,9 @@ class FragalysisSettings(Section):
     requests_per_second: float = Field(default=2.0, gt=0, le=100)
     """Upper limit of requests to the stack."""
     max_concurrent_downloads: int = Field(default=1, ge=1, le=16)
-    """Archives built and fetched at a time. Building is heavy for the stack: one is polite."""
+    """Archives built and fetched at a time. Building loads the stack heavily, so the polite number is 1."""
     build_timeout: PositiveDuration = timedelta(hours=6)
-    """A build that is not ready, or a file that is not here, after this time is given up and asked for again later."""
+    """Longest wait for a build, and for the transfer of its file; after that it is requested again later."""
 
     @property
     def url(self) -> str:
@@ -173,7 +173,7 @@ class MoleculeOneSettings(Section):
     batch_size: int = Field(default=250, ge=1, le=100_000)
     """Most compounds in one batch. Smaller: more requests; larger: more is held up by one doubtful purchase."""
     poll_interval: PositiveDuration = timedelta(seconds=30)
-    """First wait between two looks at a batch; it grows while nothing changes."""
+    """First wait between two polls of a batch; it grows while nothing changes."""
     detail_level: Literal["score", "synthesis", "best_path", "all_paths"] = "score"
     """How much comes back: `score`, or routes too (`synthesis`; in newer v2 `best_path`, `all_paths`)."""
     exploratory_search: bool = False
@@ -189,7 +189,8 @@ class MoleculeOneSettings(Section):
     on_unconfirmed: Literal["hold", "resubmit"] = "hold"
     """A purchase whose fate stays unknown: `hold` waits for a person, `resubmit` buys again and may pay twice."""
     unconfirmed_window: PositiveDuration = timedelta(minutes=30)
-    """How long a doubtful purchase is looked for before `on_unconfirmed` applies; v2: a whole list too, at a start."""
+    """How long a doubtful purchase is searched for before `on_unconfirmed` applies. With v2, also how long sending
+    waits at a start for a complete list of batches."""
     delete_after_collect: bool = False
     """Delete the batch at the service once its results are stored."""
     price_per_compound: OptionalNumber = Field(default=None, ge=0)
@@ -197,7 +198,7 @@ class MoleculeOneSettings(Section):
     requests_per_second: float = Field(default=2.0, gt=0, le=100)
     """Upper limit of requests to the service; none is published."""
     max_concurrent_requests: int = Field(default=4, ge=1, le=32)
-    """Batches looked at at a time."""
+    """Batches polled at the same time."""
     submit_timeout: PositiveDuration = timedelta(seconds=60)
     """How long the answer to a purchase is waited for before it counts as unknown."""
 
@@ -242,7 +243,7 @@ class DatabaseSettings(Section):
     backup_directory: OptionalPath = None
     """Folder of the daily copies; empty: `backups` beside the record. Another disk is better."""
     keep_transitions: Duration = timedelta(days=365)
-    """How long changes of state, conditions that are over and messages that were sent are kept; 0s: for ever."""
+    """How long changes of state, conditions that are over and messages that were sent are kept; 0s: forever."""
 
 
 class HttpSettings(Section):
@@ -259,8 +260,8 @@ class HttpSettings(Section):
     total_timeout: PositiveDuration = timedelta(minutes=5)
     """Longest time for one answer; downloads are exempt."""
     max_response_size: Size = 64 * 10**6
-    """Largest answer that is read; downloads have their own limit. 5000 observations are 2.7 MB. An answer that is made
-    to do harm can take twelve times its size in memory. Where a few words belong, 1 MB is the most."""
+    """Largest answer that is read; downloads have their own limit. 5000 observations are 2.7 MB. A hostile answer can
+    take twelve times its size in memory. Short answers are limited to 1 MB."""
 
 
 class ServerSettings(Section):
@@ -310,7 +311,7 @@ class LogSettings(Section):
     format: Literal["auto", "json", "console"] = "auto"
     """`json`: one object a line; `console`: for reading; `auto`: console on a terminal, else json."""
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least level that is logged."""
+    """Lowest level that is logged."""
 
 
 class DaemonSettings(Section):

@@ -170,7 +170,7 @@ def test_variables_of_kubernetes_are_left_alone() -> None:
         ("batch_size = 0", "molecule_one.batch_size = 0: must be a whole number of 1 or more, 100000 at most"),
         ("batch_size = true", "molecule_one.batch_size = true: must not be true or false"),
         ("poll_interval = 30", 'molecule_one.poll_interval = 30: must be a duration such as "90s"'),
-        ('poll_interval = "0s"', "must be longer than nothing"),
+        ('poll_interval = "0s"', "must be greater than zero"),
         ("price_per_compound = nan", "molecule_one.price_per_compound = NaN: must be a number of 0 or more"),
         ('delete_after_collect = "maybe"', "must be true or false"),
         ("parameters = { day = 2026-01-01 }", "molecule_one.parameters: must hold only what JSON knows"),

@@ -164,7 +164,7 @@ class _NoByteByByte(RawIOBase):
     def read(self, size: int = -1) -> bytes:
         self._single += size == 1
         if self._single > _SINGLE_BYTES:
-            raise _TooMany("the archive has a header or a padding that takes for ever to read")
+            raise _TooMany("the archive has a header or a padding that takes forever to read")
         return self._file.read(size)
 
 

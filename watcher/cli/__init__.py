@@ -87,7 +87,7 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Watch Fragalysis for new structures and buy each compound's Molecule.one score exactly once.
+    """Watch Fragalysis for new structures and buy Molecule.one scores, no compound twice.
 
     Begin with `watcher demo`; it needs neither settings nor an account. Then `watcher config init`, `watcher check`,
     `watcher plan`, and `watcher once` or `watcher run`.

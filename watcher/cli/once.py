@@ -44,7 +44,7 @@ def _duration(text: str | None) -> timedelta | None:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--timeout") from None
     if duration <= timedelta():
-        raise typer.BadParameter("must be longer than nothing", param_hint="--timeout")
+        raise typer.BadParameter("must be greater than zero", param_hint="--timeout")
     return duration
 
 

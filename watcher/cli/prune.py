@@ -33,7 +33,7 @@ def prune(
 
     That is what `watcher run` does every hour: archives beyond `download.keep_uploads`, and changes of state,
     conditions that are over and messages that were sent, older than `database.keep_transitions`. Never the current
-    upload of a target; uploads, compounds, claims, batches and scores stay for ever. Works beside `watcher run`.
+    upload of a target; uploads, compounds, claims, batches and scores stay forever. Works beside `watcher run`.
     """
     settings = settings_of(context)
     log_quietly(settings)

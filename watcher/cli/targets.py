@@ -42,7 +42,7 @@ _BATCH = {
 
 
 def targets(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the targets: what the server has, what is recorded, and what is tried next.
+    """List the targets: what the last scan saw, what is recorded, and what is tried next.
 
     Works beside `watcher run`, and changes nothing.
     """

@@ -34,7 +34,7 @@ class Profile:
     """What a score depends on beside the compound."""
 
     key: str
-    """Hash of `normalised`; the same settings give the same key for ever."""
+    """Hash of `normalised`; the same settings give the same key forever."""
     api_version: str
     normalised: str
     """Canonical JSON of what changes a score, without what is at its documented default."""

@@ -52,7 +52,7 @@ class Collect:
         self._settings = context.settings.molecule_one
         self.width = self._settings.max_concurrent_requests
         self._unknown: dict[int, int] = {}
-        """How often in a row the service did not know a batch; a restart only counts anew."""
+        """How often in a row the service did not know a batch; a restart begins at 0."""
 
     async def due(self, session: Session) -> Sequence[int]:
         """Return the batches that are to be looked at."""

@@ -54,7 +54,7 @@ __all__ = ["Download", "subject_of"]
 
 _log = structlog.get_logger(__name__)
 _CANNOT_BUILD = "it cannot be built: "
-"""Begins the error of a leg whose last failure was a build; other failures in between start the count anew."""
+"""Begins the error of a leg whose last failure was a build; other failures in between restart the count."""
 
 
 class Download:
@@ -86,7 +86,7 @@ class Download:
         async with self._context.store.read() as session:
             upload, target = await targets.upload_with_target(session, unit)
             if upload.archive_state not in TO_FETCH or target.current_upload_id != unit or not target.followed:
-                return  # passed over since: no build is asked for
+                return  # superseded since: no build is asked for
             folder = await self._folder(session, target, upload)
         bind_contextvars(
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
@@ -254,7 +254,7 @@ class Download:
         reach("download.pointed")
         now = self._context.clock.now()
         async with self._context.store.write() as session:
-            # Also of an upload that was passed over meanwhile: it is whole, and can never be had again.
+            # Also of an upload that was superseded meanwhile: it is whole, and can never be had again.
             stored, target = await targets.upload_with_target(session, upload.id)  # it may bear another name by now
             if stored.archive_state == "pruned":
                 return  # what lay there was let go of
@@ -286,7 +286,7 @@ class Download:
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
-        """Give up a file that trickles: it must not hold the only place for ever."""
+        """Give up a file that trickles: it must not hold the only place forever."""
         longest = self._context.settings.fragalysis.build_timeout
         try:
             async with asyncio.timeout(longest.total_seconds()):

@@ -88,7 +88,7 @@ class Extract:
                     subject_of(target, upload),
                     "scoring_quarantined",
                     reason=failure.message,
-                    action="`watcher retry` once it is mended, or install a newer version",
+                    action="`watcher retry` once it is fixed, or install a newer version",
                     now=now,
                 )
 
@@ -120,7 +120,7 @@ class Extract:
         async with self._context.store.write() as session:
             upload, target = await targets.upload_with_target(session, upload_id)
             if target.current_upload_id != upload.id:
-                return True  # passed over meanwhile: what was read belongs to another upload
+                return True  # superseded meanwhile: what was read belongs to another upload
             if not await spellings.hold(session, {one.smiles: one.inchikey for one in verdicts if one.smiles}):
                 return False
             await compounds.record_verdicts(session, verdicts, chemistry=version, now=now)

@@ -8,7 +8,7 @@ from watcher.errors import Failure, Transient
 FIRST_WAIT = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=15)
 AFTER_SCAN = timedelta(seconds=5)
-"""Until an upload is looked at again for which a scan was asked."""
+"""Wait before an upload that asked for a scan is tried again."""
 SLOW_WAIT = timedelta(hours=6)
 """Between two tries for an archive that the server cannot build, or purchases of a service that answers none."""
 SERVICE_PAUSE = timedelta(minutes=5)
@@ -29,7 +29,7 @@ def backoff(
 ) -> timedelta:
     """Return the wait after so many failures in a row: doubling from `first` up to `longest`, plus up to a fifth.
 
-    The chance keeps many units from coming back in the same moment.
+    The random part keeps units from retrying at the same moment.
     """
     doubled = min(first * 2.0 ** min(max(attempts, 1) - 1, 20), longest)  # more doublings than any cap needs
     return doubled * (1 + random.random() / 5)

@@ -13,7 +13,7 @@ from watcher.store.results import sent_smiles
 from watcher.store.schema import Batch
 
 _OF_ONE_BATCH = (Transient, Invalid, AuthFailure)
-"""What is about this batch until the list itself fails: somebody else's may be refused to us for ever."""
+"""Failures that concern one listed batch and not the service: somebody else's batch may be refused to us forever."""
 
 
 @dataclass(frozen=True, slots=True)

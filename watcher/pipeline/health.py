@@ -1,7 +1,7 @@
 """Health: the conditions that failing units open, the pauses that come with them, and the successes that end both.
 
 A condition stays open until every unit that it was opened for has succeeded: one that works does not heal another that
-does not, so nothing flickers. A unit that does not come back, because it was passed over, is forgotten after a while;
+does not, so nothing flickers. A unit that does not come back, because it was superseded, is forgotten after a while;
 and where nothing is left to succeed, the condition ends once nothing has failed for long.
 """
 
@@ -161,7 +161,7 @@ class Health:
         return (_unexpected_of(stage, unit), "unexpected") in self._open
 
     async def asks_again(self, stage: Stage) -> None:
-        """Close what was open because a stage could not say what is due."""
+        """Close the conditions that were open because `due` of this stage failed."""
         key = (stage.name, ALL_UNITS)
         over = [one for one, troubled in self._troubled.items() if troubled.pop(key, None) is not None]
         await self._close([one for one in over if not self._in_trouble(one)])
@@ -196,7 +196,7 @@ class Health:
             self._troubled.pop(one, None)
 
     def _stays_open(self, condition: tuple[str, str], retry_at: datetime | None, now: datetime) -> timedelta:
-        """Note that a condition is open; returns how long it is not tried anew."""
+        """Note that a condition is open; returns how long it is not tried again."""
         wait = max(retry_at - now, timedelta()) if retry_at else timedelta()
         self._open.add(condition)
         self._over_at[condition] = self._context.clock.monotonic() + (wait + _OVER_AFTER).total_seconds()

@@ -89,7 +89,7 @@ def _compare(root: Path, listed: _Listed, uploads: Sequence[Stored], settings: D
             upload.upload_index,
             upload.committed_at,
         )
-        known |= own  # also of one that was passed over before it was whole
+        known |= own  # also of one that was superseded before it was whole
         if upload.state in TO_FETCH:
             making |= own | ({(root / upload.path).parent} if upload.path else set())
     found: list[_Found] = [

@@ -22,7 +22,7 @@ from watcher.store.schema import Outbox
 from watcher.store.transitions import say_after_commit
 
 FAILING = 10
-"""Failures in a row after which it is shown: by then a quarter of an hour has passed."""
+"""Failures in a row after which it is shown: by then some ten minutes have passed."""
 SOON = timedelta(seconds=30)
 """For so long after a start, trouble from before may prove to be over."""
 
@@ -99,7 +99,7 @@ class Notify:
                     NOT_TOLD,
                     reason=f"{label_of(unit, self._urls[unit - 1])} takes no messages, {failure.message}; "
                     f"{waiting} wait",
-                    action="`watcher notify test` tries it; mend the URL in the settings and start again, "
+                    action="`watcher notify test` tries it; correct the URL in the settings and start again, "
                     "or wait for its service: nothing that waits is lost",
                     now=now,
                 )

@@ -38,7 +38,7 @@ _QUIET = ("reconcile", "collect", "prune", "backup")
 
 
 class Runner:
-    """Runs the stages over the record. Nothing but what is under way is kept in memory."""
+    """Runs the stages over the record. What it keeps in memory may be lost: a restart finds all work in the record."""
 
     def __init__(self, context: Context, *, new_record: bool = False) -> None:
         """Make the stages; a `new_record` was made by this start."""
@@ -205,7 +205,7 @@ class Runner:
         return stage.name == "submit" and (not self.scan.has_told or self._is_under_way(self.scan.name))
 
     async def _drop_passed_over(self) -> None:
-        """Cancel downloads of uploads that were passed over: a build can hold the only place for hours."""
+        """Cancel downloads of uploads that were superseded: a build can hold the only place for hours."""
         units = [unit for name, unit in self._under_way if name == self.download.name]
         for unit in await self.download.passed_over(units) if units else ():
             if task := self._under_way.get((self.download.name, unit)):
@@ -313,7 +313,7 @@ class Runner:
             await stage.put_off(unit, failure)
         except Ours as worse:
             self._outage.note(worse)
-        except Exception as error:  # noqa: BLE001 - else the unit would be due at once, for ever
+        except Exception as error:  # noqa: BLE001 - else the unit would be due at once, forever
             await self._unexpected(stage, unit, error)
 
     async def _refused(self, stage: Stage, unit: int, failure: RecordUnavailable) -> None:

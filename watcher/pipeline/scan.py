@@ -44,7 +44,7 @@ def compare(known: Collection[UploadKey], current: UploadKey | None, remote: Tar
 
     The newest upload by commit time counts, unless it is marked as failed; its index may be lower than before, and
     the same index may come back with another time. Whether it is marked as loaded does not matter: the server leaves
-    finished uploads at `LOADING` for ever (capture `target_experiment_uploads_target2`).
+    finished uploads at `LOADING` forever (capture `target_experiment_uploads_target2`).
     """
     listed = [(upload.upload_index, upload.committed_at) for upload in remote.uploads if not upload.failed]
     newest = max(listed, key=lambda key: (key[1], key[0]), default=None)
@@ -229,12 +229,12 @@ class Scan:
     async def _vanished(self, session: Session, target: Target, now: datetime, *, told: bool) -> None:
         """Keep everything of a target that is not listed any more, and let a person know.
 
-        Unless it was made anew at the server, under another id: to people it is there.
+        Unless it was created again at the server, under another id: to people it is there.
         """
         if target.listed:
             note(session, "target", target.id, "listed", True, False, at=now, why="the listing left it out")
             target.listed = False
-            # Who cannot see it cannot tell that it is public: a project that turned private vanishes just so.
+            # It may have vanished because its project turned private, so it does not count as public any more.
             target.open_to_public = None
         if not told:
             return

@@ -37,7 +37,7 @@ class Context:
 
 
 class Stage(Protocol):
-    """One stage. A unit is the id of the row that it works on."""
+    """One stage. A unit is a number that `due` gives out: the id of a row, or what the docstring of the stage says."""
 
     name: str
     service: Service | None

@@ -1,4 +1,4 @@
-"""Submit: buys the scores of the claims that may be sent, each batch exactly once.
+"""Submit: buys the scores of the claims that may be sent; each batch is sent at most once.
 
 The intent is committed before a byte is sent, the answer before anything is concluded from it. What is not certain
 becomes `unconfirmed`, and `reconcile` looks for it.

@@ -38,7 +38,7 @@ async def forget_troubles(session: Session, target: Target, upload: Upload, now:
 
 
 async def leave_alone(session: Session, target: Target, *, now: datetime, why: str) -> None:
-    """Follow a target no more: nothing waits for it, and nothing of it needs anybody."""
+    """Stop following a target, and close what is open about it and its current upload."""
     note(session, "target", target.id, "followed", True, False, at=now, why=why)
     target.followed = False
     await close_condition(session, f"target {label_of(target)}", "vanished", now=now)

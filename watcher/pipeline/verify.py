@@ -1,6 +1,6 @@
 """Verify: an archive is checked against its digest before it is trusted again.
 
-So is what a download that was passed over left on the disk: it counts as stored if it is whole, else `prune` takes it.
+So is what a download that was superseded left on the disk: it counts as stored if it is whole, else `prune` takes it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Verify:
         self._settings = context.settings.download
 
     async def due(self, session: Session) -> Sequence[int]:
-        """Return the uploads whose archive is to be verified: current ones, and those that were passed over."""
+        """Return the uploads whose archive is to be verified: current ones, and those that were superseded."""
         if not self._settings.enabled:
             return []
         now = self._context.clock.now()
@@ -53,7 +53,7 @@ class Verify:
         )
         path = self._settings.directory.absolute() / (upload.archive_path or "")
         problem = await self._damage(path, upload.archive_sha256)
-        # Nothing may point at what was passed over meanwhile; nor may a disk that hangs hold a transaction.
+        # Nothing may point at what was superseded meanwhile; nor may a disk that hangs hold a transaction.
         if not problem and await self._counts(unit):
             await asyncio.to_thread(point_current, path.parent.parent, path.parent)
         now = self._context.clock.now()
@@ -64,7 +64,7 @@ class Verify:
             if upload_queues.is_left_over(stored, target):
                 self._conclude(session, stored, problem, now)
             elif stored.archive_state != "stored" or target.current_upload_id != unit:
-                return  # passed over while its digest was taken: nothing may point at what is not kept
+                return  # superseded while its digest was taken: nothing may point at what is not kept
             elif problem:
                 legs.set_archive_state(session, stored, "wanted", now=now, why=problem)
             else:
@@ -73,11 +73,11 @@ class Verify:
                 stored.archive_attempts = 0
 
     def _conclude(self, session: Session, upload: Upload, problem: str, now: datetime) -> None:
-        """Take up what a download that was passed over left, or note that it is to be removed."""
+        """Take up what a download that was superseded left, or note that it is to be removed."""
         if problem:
-            legs.set_archive_state(session, upload, "pruned", now=now, why=f"passed over, and {problem}")
+            legs.set_archive_state(session, upload, "pruned", now=now, why=f"superseded, and {problem}")
         else:
-            legs.set_archive_state(session, upload, "stored", now=now, why="passed over, but whole on the disk")
+            legs.set_archive_state(session, upload, "stored", now=now, why="superseded, but complete on the disk")
             upload.archive_verified_at = now
 
     async def _counts(self, unit: int) -> bool:
@@ -106,7 +106,7 @@ class Verify:
     async def verify_all(self, *, everything: bool) -> None:
         """Make stored archives due for a check of their digests: all of them, or those not checked for a week.
 
-        What downloads left that were passed over is always due: none of them is under way any more.
+        What downloads left that were superseded is always due: none of them is under way any more.
         """
         now = self._context.clock.now()
         async with self._context.store.write() as session:

@@ -93,7 +93,7 @@ def _loader_messages(target: Target, tarball: str, rows: int, status: str) -> li
         *started,
         f"INFO: {rows} SiteObservation objects processed, {rows} created, 0 fetched from database",
         f"{tarball} uploaded successfully",
-        "SUCCESS",  # the row's own status says LOADING for ever
+        "SUCCESS",  # the row's own status says LOADING forever
     ]
 
 

@@ -1,6 +1,6 @@
-"""Batches: the intent to buy, what became of it, and the results that came back.
+"""Batches: their states, and what may be looked up of them.
 
-Every change of state goes through `move`, which knows the drawing in docs/architecture.md.
+Every change of state goes through `move`. The intent to buy is written by `purchases`, results by `results`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def move(
     who: str = PROGRAM,
     level: str = "info",
 ) -> None:
-    """Change the state of a batch. Raises ValueError for a change that the drawing does not have."""
+    """Change the state of a batch. Raises ValueError for a change that MOVES does not have."""
     if state not in MOVES[batch.state]:
         raise ValueError(f"batch {batch.id} cannot go from {batch.state} to {state}")
     note(session, "batch", batch.id, "state", batch.state, state, at=now, why=why, who=who, level=level)

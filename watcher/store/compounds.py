@@ -25,7 +25,7 @@ class Verdict:
     detail: str | None = None
     cxsmiles: str | None = None
     in_doubt: bool = False
-    """Whether it is to be judged anew at the next reading."""
+    """Whether it is to be judged again at the next reading."""
     compound_id: int | None = None
     """Set when it is a compound that is stored under another spelling."""
 

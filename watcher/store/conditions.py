@@ -68,7 +68,7 @@ async def open_condition(
 
 
 async def close_condition(session: AsyncSession, subject: str, *kinds: str, now: datetime) -> int:
-    """Say that it is well again: closes the open conditions of these kinds (all kinds if none is given)."""
+    """Close the open conditions of these kinds (all kinds if none is given); returns how many."""
     query = select(Condition).where(Condition.subject == subject, Condition.until.is_(None))
     if kinds:
         query = query.where(Condition.kind.in_(kinds))

@@ -113,8 +113,8 @@ class Store:
     async def probe(self) -> None:
         """Return when the database takes a change: a full disk lets through what only reads. Raises RecordUnavailable.
 
-        The change is taken back in the same transaction. A connection that is open works also where no other can be
-        opened, for want of file descriptors, so SQLite is asked for a new one first.
+        The change is taken back in the same transaction. An open connection still works when no other can be opened
+        because this machine is out of file descriptors, so SQLite is asked for a new one first.
         """
         if self.sqlite_file is not None:
             try:
@@ -185,8 +185,8 @@ class Store:
         """Begin, once no other process writes: checks and the changes that rest on them must not interleave."""
         await session.connection(execution_options={"immediate": True})
         if not self.is_sqlite:
-            # The server frees the lock of a program that stands still or has vanished with its machine. A commit is one
-            # only where it is on the disk, of the standby too if there is one, whatever the database is set to.
+            # The time-out frees the lock of a program that hangs, or whose machine is gone. The other setting makes a
+            # commit wait for the disk whatever the database is set to; what waits for a standby too is kept.
             patience = str(int(1000 * (self._deadline + 2 * _CLEANING_UP_S)))
             await session.execute(
                 text(
@@ -236,7 +236,7 @@ class _as_ours:  # noqa: N801 - reads as a statement
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Tell trouble with the database from a fault of the program, as is a value that would be refused for ever."""
+    """Tell trouble with the database from a fault of the program, as is a value that would be refused forever."""
     if isinstance(error, PoolTimeout | OSError | PendingRollbackError):  # TimeoutError is an OSError
         return True
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:

@@ -14,7 +14,10 @@ from watcher.store.schema import Alias, Batch, BatchItem, Claim, Compound, Obser
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One observation and what is known of its compound. Empty means unknown. The order of the fields is firm."""
+    """One observation and what is known of its compound. Empty means unknown.
+
+    The order of the fields is part of the interface.
+    """
 
     target: Annotated[str, "name of the target"]
     target_access_string: Annotated[str, "its target access string (proposal and visit)"]

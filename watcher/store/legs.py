@@ -14,15 +14,15 @@ async def make_current(
 ) -> None:
     """Move the pointer to the upload that counts now, and give both uploads the states that follow.
 
-    The server builds and lists only the newest state of a target, so an upload that is passed over before its legs
+    The server builds and lists only the newest state of a target, so an upload that is superseded before its legs
     were done can no longer be had; it is kept as history, and taken up again if the index comes back to it.
     """
     old = await session.get(Upload, target.current_upload_id) if target.current_upload_id else None
     if old is not None:
         if old.archive_state in ("wanted", "unavailable", "quarantined"):
-            set_archive_state(session, old, "skipped", now=now, why="passed over by another upload")
+            set_archive_state(session, old, "skipped", now=now, why="superseded by another upload")
         if old.scoring_state in ("detected", "quarantined"):
-            set_scoring_state(session, old, "history", now=now, why="passed over by another upload")
+            set_scoring_state(session, old, "history", now=now, why="superseded by another upload")
     target.current_upload_id = upload.id if upload else None
     note(
         session,
@@ -56,7 +56,7 @@ async def _move_baseline(session: AsyncSession, target: Target, upload: Upload, 
     if _is_read(baseline) or upload.committed_at <= baseline.committed_at:
         return
     old, new = baseline.upload_index, upload.upload_index
-    why = "the baseline was passed over before all of it was read"
+    why = "the baseline was superseded before all of it was read"
     note(session, "target", target.id, "baseline_upload_index", old, new, at=now, why=why)
     target.baseline_upload_id = upload.id
 

@@ -18,7 +18,7 @@ CHUNK = 500
 
 
 _ON_DISK = ("stored", "skipped")
-"""States of an archive that may lie on the disk: one passed over while it was to be fetched again is `skipped`."""
+"""States of an archive that may lie on the disk: one superseded while it was to be fetched again is `skipped`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class Upload(Base):
 
 
 class Compound(Base):
-    """One chemical identity. `smiles` is what is submitted, for ever, as it was first stored."""
+    """One chemical identity. `smiles` is what is submitted, forever, as it was first stored."""
 
     __tablename__ = "compound"
 
@@ -156,7 +156,7 @@ class Alias(Base):
     """Salts and solvents split off, separated by a comma."""
     cxsmiles: Mapped[str | None]
     chemistry: Mapped[str]
-    """Version and limits of the chemistry that judged; a rejection is judged anew when they change."""
+    """Version and limits of the chemistry that judged; a rejection is judged again when they change."""
     created_at: Mapped[datetime]
 
 

@@ -1,6 +1,6 @@
 """Why an open claim may be sent, or may not: the decision, and the facts it rests on.
 
-`Facts.standing` is the one place that decides; the facts are looked up anew inside the transaction that spends money.
+`Facts.standing` is the one place that decides; the facts are looked up again inside the transaction that spends money.
 """
 
 from collections.abc import Sequence
@@ -91,8 +91,8 @@ def baseline_uploads() -> Select[int]:
 async def _current_compounds(session: AsyncSession, policy: Policy) -> dict[int, tuple[bool, bool]]:
     """Return the compounds of current uploads of followed targets: whether one may leave, and is beyond the baseline.
 
-    What several queries find is joined here: a database without statistics yet, as after the first large upload, joins
-    it in quadratic time.
+    Joined in Python: before it has statistics, as after the first large upload, the database would pick a quadratic
+    plan.
     """
     baseline = await session.execute(
         select(Upload.target_id, Alias.compound_id)

@@ -27,7 +27,7 @@ async def due_archives(session: AsyncSession, now: datetime, *states: str) -> Se
 
 
 async def due_leftovers(session: AsyncSession, now: datetime) -> Sequence[int]:
-    """Return the uploads that were passed over, and of whose archive it is to be found out what was left."""
+    """Return the uploads that were superseded, and of whose archive it is to be found out what was left."""
     return await leftovers(session, Upload.archive_due_at <= now)
 
 
@@ -51,14 +51,14 @@ async def due_extractions(session: AsyncSession, now: datetime) -> Sequence[int]
 
 
 def is_left_over(upload: Upload, target: Target) -> bool:
-    """Say whether an upload was passed over while something of its archive lay on the disk."""
+    """Say whether an upload was superseded while something of its archive lay on the disk."""
     return (
         upload.archive_state == "skipped" and upload.archive_path is not None and target.current_upload_id != upload.id
     )
 
 
 async def leftovers(session: AsyncSession, *where: ColumnElement[bool]) -> Sequence[int]:
-    """Return the uploads that were passed over while something of their archive lay on the disk."""
+    """Return the uploads that were superseded while something of their archive lay on the disk."""
     found = await session.scalars(
         select(Upload.id)
         .join(Target, Target.id == Upload.target_id)
@@ -74,7 +74,7 @@ async def leftovers(session: AsyncSession, *where: ColumnElement[bool]) -> Seque
 
 
 async def verify_leftovers(session: AsyncSession, now: datetime) -> None:
-    """Make what was left of archives due for a check, whatever a download that was passed over had put off."""
+    """Make what was left of archives due for a check, whatever a download that was superseded had put off."""
     due = await leftovers(session)
     await session.execute(update(Upload).where(Upload.id.in_(due)).values(archive_due_at=now))
 
