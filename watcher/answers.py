@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 from multidict import CIMultiDictProxy
 
-from watcher.errors import AuthFailure, Failure, Invalid, Transient
+from watcher.errors import AuthFailure, Failure, Invalid, NotFound, Transient
 
 T = TypeVar("T")
 MAX_RETRY_AFTER = timedelta(days=1)
@@ -70,7 +70,8 @@ class Answer:
             return AuthFailure(f"{self.what} was refused with {self.status}{said}")
         if self.status < 400 or self.status in (408, 425, 429) or self.status >= 500:
             return Transient(f"{self.what} answered {self.status}{said}", retry_after=self.retry_after)
-        return Invalid(f"{self.what} answered {self.status}{said}")
+        kind = NotFound if self.status == 404 else Invalid
+        return kind(f"{self.what} answered {self.status}{said}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
           ├── Transient     tried again forever, with backoff; Retry-After wins
           ├── AuthFailure   the service pauses until its credentials work; nothing counts as deleted
           ├── Invalid       this one item is set aside with its reason; the others go on
+          │    └── NotFound tried for about ten minutes before it is believed
           └── Ours          this machine or the database: pause, start no new effect, resume by itself
 
 Doubt after a paid request has left is no exception but a state of the batch: see `watcher.molecule_one.outcome`.
@@ -74,6 +75,14 @@ class Invalid(Failure):
     """A definite answer about this one item, or an item that breaks the contract or its limits."""
 
     kind = "invalid"
+
+
+class NotFound(Invalid):
+    """A 404 in the words of the service: definite, or of a server that is being changed.
+
+    What follows for an upload is decided by `watcher.pipeline.failures.believed`. The message says what was asked and
+    that the answer was 404, up to its first colon.
+    """
 
 
 class Ours(Failure):

@@ -337,7 +337,7 @@ async def test_a_second_reading_that_breaks_the_contract_sets_nothing_aside_and_
     with structlog.testing.capture_logs() as logs:
         async with job.run() as runner:
             await job.again(runner)
-            job.fault("fragalysis", "status", "/api/site_obs", status=404, times=None)
+            job.fault("fragalysis", "status", "/api/site_obs", status=400, times=None)
             await job.later(runner, minutes=11)
             await job.later(runner, hours=3)
     told = [one for one in logs if one["event"] == "second_reading_given_up"]

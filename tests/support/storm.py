@@ -166,8 +166,10 @@ SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
         "": ("wrong_length", "invalid_json"),  # it sets a CSRF token, and nothing else of it is read
         "unreachable": ("404", "page", "null", "nothing", "number"),  # it sets none
     },
-    "request": {"archive_unavailable": FAILED},
-    "request_task": {"archive_unavailable": FAILED},
+    # Of a server that is being changed, until it has lasted for some ten minutes.
+    "observations": {"unreachable scoring_quarantined": ("404",)},
+    "request": {"archive_unavailable": FAILED, "unreachable archive_quarantined": ("404",)},
+    "request_task": {"archive_unavailable": FAILED, "unreachable archive_quarantined": ("404",)},
     "file": {
         "archive_unavailable": ("sign_in_page", "page", "null", "nothing", "number", "invalid_json"),  # no archive
         "archive_quarantined": ("wrong_length",),  # half an archive, whole by what it says of itself

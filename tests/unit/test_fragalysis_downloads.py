@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.clock import START
 from tests.support.fragalysis import CAPTURES, DOWNLOAD, TOKEN, answer, capture, captured, stack
-from watcher.errors import AuthFailure, Invalid, Transient
+from watcher.errors import AuthFailure, Invalid, NotFound, Transient
 from watcher.fragalysis import (
     BuildFailed,
     Building,
@@ -92,10 +92,10 @@ async def test_every_captured_link(name: str) -> None:
         ("download_post_private_anonymous.json", 404, NotAMember),
         ("download_post_no_observation.json", 404, NoObservations),
         ("download_post_no_upload.json", 404, NoObservations),
-        ("download_post_proteins_unknown.json", 404, Invalid),
-        ("download_post_bad_target.json", 404, Invalid),
-        ("download_post_bad_project.json", 404, Invalid),
-        ("download_post_wrong_project.json", 404, Invalid),
+        ("download_post_proteins_unknown.json", 404, NotFound),
+        ("download_post_bad_target.json", 404, NotFound),
+        ("download_post_bad_project.json", 404, NotFound),
+        ("download_post_wrong_project.json", 404, NotFound),
         ("download_post_no_tas.json", 400, Invalid),
         ("download_post_no_name.json", 400, Invalid),
         ("download_post_file_url_dynamic.json", 400, Invalid),

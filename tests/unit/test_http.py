@@ -27,7 +27,7 @@ from tests.support.clock import FakeClock
 from tests.support.network import RawServer, closed_port, raw_server, reset, site
 from watcher import metrics
 from watcher.answers import Answer, NoAnswer, NotSent, parse_retry_after
-from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
+from watcher.errors import AuthFailure, Failure, Invalid, NotFound, Ours, Transient
 from watcher.http import SHORT, Http
 from watcher.settings import HttpSettings
 
@@ -98,7 +98,8 @@ class TestAnswer:
             (400, Invalid),
             (401, AuthFailure),
             (403, AuthFailure),
-            (404, Invalid),
+            (404, NotFound),
+            (410, Invalid),
             (408, Transient),
             (425, Transient),
             (429, Transient),

@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 
 from watcher.archives import NotAnArchive
 from watcher.chemistry_process import ChemistryUnavailable
-from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
+from watcher.errors import AuthFailure, Failure, Invalid, NotFound, Ours, Transient
 from watcher.fragalysis import CannotBuild, NotAMember
 from watcher.molecule_one import BatchUnknown
 from watcher.pipeline.collect import next_poll
-from watcher.pipeline.failures import LONGEST_WAIT, SLOW_WAIT, backoff, wait_after, wait_after_doubts
+from watcher.pipeline.failures import (
+    LONGEST_WAIT,
+    NOT_FOUND_BEFORE_QUARANTINE,
+    SLOW_WAIT,
+    backoff,
+    believed,
+    wait_after,
+    wait_after_doubts,
+)
 from watcher.pipeline.gate import next_look
 from watcher.pipeline.health import fault_of
 
@@ -54,6 +62,42 @@ def test_what_the_server_asks_for_wins(asked: float, waits: float) -> None:
 @pytest.mark.parametrize("failure", [Transient("x"), AuthFailure("x"), Invalid("x"), Ours("x")])
 def test_else_it_is_backoff(failure: Failure) -> None:
     assert wait_after(failure, 3, Least()) == timedelta(seconds=4)
+
+
+GONE = "GET /x answered 404: no such thing"
+LAST = NOT_FOUND_BEFORE_QUARANTINE - 1
+
+
+@pytest.mark.parametrize(
+    ("tries", "before", "kind"),
+    [
+        (0, None, Transient),
+        (LAST - 1, GONE, Transient),
+        (LAST, GONE, NotFound),
+        (LAST, "GET /x answered 404: in other words, or under another number", NotFound),
+        (LAST, "GET /x answered 404", NotFound),
+        (LAST, None, Transient),
+        (10 * LAST, "GET /x answered 502: no such thing", Transient),
+        (10 * LAST, "GET /x answered 502: it answered 404", Transient),
+        (10 * LAST, "GET /x answered 404 with a web page", Transient),
+        (10 * LAST, "GET /y answered 404: no such thing", Transient),
+        (10 * LAST, GONE, NotFound),
+    ],
+)
+def test_a_404_is_believed_when_it_lasts(tries: int, before: str | None, kind: type[Failure]) -> None:
+    failure = believed(NotFound(GONE, action="look"), tries=tries, before=before)
+    assert type(failure) is kind
+    assert (failure.message, failure.action) == (GONE, "look")
+
+
+def test_a_404_lasts_for_about_ten_minutes_before_it_is_believed() -> None:
+    waits = [backoff(attempts, Least()) for attempts in range(1, NOT_FOUND_BEFORE_QUARANTINE)]
+    assert timedelta(minutes=8) < sum(waits, timedelta()) < timedelta(minutes=10)
+
+
+def test_other_definite_answers_are_believed_at_once() -> None:
+    failure = Invalid(GONE)
+    assert believed(failure, tries=0, before=None) is failure
 
 
 @given(st.integers(1, 3600), st.integers(0, 200))

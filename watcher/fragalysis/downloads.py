@@ -12,7 +12,7 @@ import msgspec
 
 from watcher.answers import Answer
 from watcher.clock import Clock
-from watcher.errors import AuthFailure, Failure, Invalid, Transient
+from watcher.errors import AuthFailure, Failure, Invalid, NotFound, Transient
 from watcher.fragalysis.builds import BuildFailed, Building, BuildReady, BuildTask, FileLink, TaskStatus
 from watcher.fragalysis.session import Session
 from watcher.http import SHORT
@@ -70,7 +70,7 @@ class Downloads:
         """Ask for the archive of a target: a link, or a build to wait for. The same request again finds the same file.
 
         Raises Transient for "later" (208: being prepared for somebody else, 429: at capacity, 502 and 503: away);
-        CannotBuild for any other 5xx; NotAMember, AuthFailure; NoObservations and Invalid for other definite answers.
+        CannotBuild for any other 5xx; NotAMember, AuthFailure; NoObservations, NotFound and Invalid for other answers.
         """
         requested_at = self._clock.now()
         answer = await self._session.post(DOWNLOAD_PATH, payload(name, tas, options), operation="download_request")
@@ -219,7 +219,7 @@ def _refused(answer: Answer, failure: Failure, subject: str) -> Failure:
     if answer.status >= 500 and answer.status not in _IS_DOWN:
         return CannotBuild(f"{subject} failed on the server with {answer.status}", retry_after=answer.retry_after)
     if answer.status == 404 and said:
-        return Invalid(f"{subject} was refused: {said}")
+        return NotFound(f"{subject} was refused with 404: {said}")
     return failure
 
 

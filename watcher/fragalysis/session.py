@@ -141,7 +141,7 @@ class Session:
         """
         failure = answer.failure()
         if isinstance(failure, Invalid) and answer.is_html:
-            failure = Transient(failure.message, action=_LOOK_AT_STACK)
+            failure = Transient(f"{failure.message} with a web page", action=_LOOK_AT_STACK)
         if failure is not None and any(secret and secret in failure.message for secret in self._secrets):
             failure.message = f"{answer.what} answered {answer.status}"
             failure.args = (failure.message,)

@@ -39,6 +39,7 @@ from watcher.pipeline.failures import (
     SLOW_WAIT,
     UNDECODABLE_BEFORE_QUARANTINE,
     backoff,
+    believed,
     wait_after,
 )
 from watcher.pipeline.stage import Context
@@ -101,11 +102,11 @@ class Download:
                 resume=resume,
                 on_task=lambda task: self._remember(unit, task),
             )
-        except Invalid:
+        except Invalid as failure:
             if (current := await is_still_current(self._context, target, upload)) is not True:
                 await self._look_again(unit, listed=current is not None)
                 return
-            raise
+            raise believed(failure, tries=upload.archive_attempts, before=upload.archive_error) from None
         if (current := await is_still_current(self._context, target, upload)) is not True:
             await self._look_again(unit, listed=current is not None)
             return

@@ -9,9 +9,9 @@ from datetime import datetime
 from structlog.contextvars import bind_contextvars
 
 from watcher.chemistry_records import Identity, Rejection
-from watcher.errors import Failure, Invalid, Service
+from watcher.errors import Failure, Invalid, NotFound, Service
 from watcher.fragalysis import Observation
-from watcher.pipeline.failures import AFTER_SCAN, LONGEST_WAIT, wait_after
+from watcher.pipeline.failures import AFTER_SCAN, LONGEST_WAIT, believed, wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.spellings import Spellings, find_spellings
 from watcher.pipeline.stage import Context
@@ -47,7 +47,10 @@ class Extract:
         bind_contextvars(
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
         )
-        observations = await self._context.fragalysis.get_target_compound_smiles(target.remote_id)
+        try:
+            observations = await self._context.fragalysis.get_target_compound_smiles(target.remote_id)
+        except NotFound as failure:
+            raise believed(failure, tries=upload.scoring_attempts, before=upload.scoring_error) from None
         # Asked after the reading: what was read before is of this upload then. A target that is not listed has no
         # observations either, which says nothing of the upload.
         if (current := await is_still_current(self._context, target, upload)) is not True:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from random import Random
 
-from watcher.errors import Failure, Transient
+from watcher.errors import Failure, Invalid, NotFound, Transient
 
 FIRST_WAIT = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=15)
@@ -20,6 +20,8 @@ LONGEST_MACHINE_PAUSE = timedelta(minutes=5)
 _DOUBTS_WAIT = timedelta(minutes=2)
 BUILDS_BEFORE_UNAVAILABLE = 5
 UNDECODABLE_BEFORE_QUARANTINE = 2
+NOT_FOUND_BEFORE_QUARANTINE = 10
+"""Tries in a row, of about ten minutes together, before a 404 is believed."""
 _OBEYED = 10
 """Failures in a row for which what the server asks for is believed as it is, however short."""
 
@@ -42,6 +44,25 @@ def wait_after_doubts(doubts: int) -> timedelta:
     that a person may have to settle.
     """
     return min(_DOUBTS_WAIT * 4 ** min(doubts - 2, 10), SLOW_WAIT) if doubts > 1 else timedelta()
+
+
+def believed(failure: Invalid, *, tries: int, before: str | None) -> Failure:
+    """Return what an answer about one item counts as, after so many failed `tries` that ended in the error `before`.
+
+    A server that is being changed answers 404 for some minutes. So a 404 counts as trouble that may pass until it was
+    tried often, and was the answer to the same question just before too: the first one after an outage proves nothing.
+    """
+    if not isinstance(failure, NotFound):
+        return failure
+    repeated = _answer(before or "") == _answer(failure.message)
+    if repeated and tries + 1 >= NOT_FOUND_BEFORE_QUARANTINE:
+        return failure
+    return Transient(failure.message, action=failure.action)
+
+
+def _answer(message: str) -> str:
+    """Return what was asked and answered, without the words of the service: those can differ each time."""
+    return message.partition(":")[0]
 
 
 def wait_after(failure: Failure, attempts: int, random: Random) -> timedelta:
