@@ -226,7 +226,7 @@ class LimitsSettings(Section):
     submit_private: bool = False
     """Send compounds seen in private targets only. Private: the project is not open to the public."""
     max_heavy_atoms: int = Field(default=1000, ge=1)
-    """Larger molecules are rejected as `too_large`."""
+    """Larger molecules are rejected as `too_large`; those recorded under a higher number are `withheld`."""
 
 
 class DatabaseSettings(Section):

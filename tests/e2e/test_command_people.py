@@ -102,6 +102,25 @@ def test_what_is_held_back_is_shown_with_its_reason_and_goes_ahead_when_approved
     assert desk.json("plan")["withheld"] == {standing.PRIVATE: held[standing.PRIVATE]}
 
 
+def test_what_is_larger_than_a_limit_lowered_since_is_held_back_until_it_is_raised(
+    desk: Workplace, served: Served
+) -> None:
+    desk.set("fragalysis", targets=["ZIKV*"], first_seen="baseline")
+    desk.call("once")
+    desk.set("limits", max_heavy_atoms=15)
+    desk.call("once")
+    held = held_back(desk, standing.BASELINE, standing.TOO_LARGE)
+    stays = f"{held[standing.TOO_LARGE]} compounds stay withheld: {standing.TOO_LARGE}. Approval does not lift it"
+    assert stays in desk.call("approve", "ZIKV_NS5A").stdout
+    desk.call("once")
+    assert len(served.purchases) == held[standing.BASELINE]
+    assert standing.TOO_LARGE in desk.call("approve", "ZIKV_NS5A", exit_code=1).stderr
+    desk.set("limits", max_heavy_atoms=1000)
+    desk.call("once")
+    assert len(served.purchases) == sum(held.values())
+    assert set(served.purchases.values()) == {1}
+
+
 def test_approval_never_lifts_privacy(desk: Workplace, served: Served) -> None:
     desk.set("fragalysis", token=served.sandbox.fragalysis.session_token, targets=["CHIKV*"])
     desk.call("once")

@@ -17,10 +17,13 @@ from tests.support.record import settings_for_database
 from watcher.answers import NotSent
 from watcher.http import Http
 from watcher.molecule_one import MoleculeOne
+from watcher.pipeline.profile import profile_in_force
 from watcher.pipeline.settle import settle
 from watcher.settings import Settings
-from watcher.store import forgotten
+from watcher.store import claims, forgotten, purchases
 from watcher.store.engine import CommitUnknown, RecordUnavailable, Store
+from watcher.store.profiles import approve_profile
+from watcher.store.standing import TOO_LARGE
 
 pytest_plugins = ("tests.support.store", "tests.support.worlds")
 
@@ -61,9 +64,6 @@ async def test_when_no_molecule_is_to_blame_a_person_is_asked(job: Job, size: in
 
 async def approve(job: Job) -> None:
     """What `watcher approve --profile` writes."""
-    from watcher.pipeline.profile import profile_in_force
-    from watcher.store.profiles import approve_profile
-
     async with job.run() as _:
         assert job.program is not None
         context = job.program.context
@@ -313,8 +313,6 @@ async def test_what_is_paid_while_the_program_ends_is_waited_for(job: Job) -> No
 
 
 async def test_what_is_not_sent_when_the_program_ends_stays_at_home(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    from watcher.store import purchases
-
     reserve, runners = purchases.reserve, []
 
     async def slowly(*arguments: Any, **more: Any) -> Any:
@@ -361,6 +359,28 @@ async def test_limits_baseline_and_privacy_hold_back(tmp_path: Path, version: An
         await job.once()
         assert job.bought == {"CCC": 1, "CCBr": 1}
         assert await job.conditions() == {}
+
+
+async def test_a_limit_of_size_that_is_lowered_holds_for_what_waits_already(job: Job) -> None:
+    job.set("fragalysis", first_seen="baseline")
+    await job.once()
+    job.set("limits", max_heavy_atoms=5)
+    async with job.run() as runner:
+        assert job.program is not None
+        context, now = job.program.context, job.clock.now()
+        async with context.store.write() as session:
+            profile = await profile_in_force(session, context)
+            await claims.approve(session, [1, 2], who="me", now=now, profile=profile, policy=context.policy)
+        await job.again(runner)
+        assert job.bought == {"CCO": 1, "CCN": 1}
+        assert (await job.claims())["c1ccccc1"] == ("withheld", TOO_LARGE)
+        reasons = {row.smiles: row.reason for row in await job.rows() if row.disposition == "pending"}
+        assert reasons == {"c1ccccc1": f"withheld: {TOO_LARGE}"}
+    job.set("limits", max_heavy_atoms=6)
+    await job.once()
+    await job.once()
+    assert job.bought == ALL
+    assert await job.conditions() == {}
 
 
 @pytest.mark.parametrize("index", ["up", "down"])
@@ -532,9 +552,6 @@ async def test_time_zones_change_nothing(tmp_path: Path, request: pytest.Fixture
 
 
 async def test_the_limit_of_a_scan_waits_for_a_person(job: Job) -> None:
-    from watcher.pipeline.profile import profile_in_force
-    from watcher.store import claims
-
     job.set("limits", new_compounds_per_scan=1)
     async with job.run() as runner:
         await job.again(runner)

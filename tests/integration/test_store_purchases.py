@@ -1,5 +1,6 @@
 """What may be bought, and that nothing is bought twice: limits, privacy, baseline, profiles."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -327,6 +328,41 @@ async def test_turning_private_between_recording_and_buying_holds_it_back(world:
     assert await world.claims() == {"C": ("withheld", standing.PRIVATE)}
     await world.change(target_id, open_to_public=True)
     assert await world.sent(await world.reserve()) == ["C"]
+
+
+# Size
+
+
+@pytest.mark.parametrize("waits", ["for nothing", "for tomorrow", "for a person", "as baseline"])
+async def test_what_is_larger_than_a_limit_lowered_since_stays_until_it_is_raised(world: World, waits: str) -> None:
+    world.policy = {
+        "for tomorrow": Policy(compounds_per_day=1),
+        "for a person": Policy(new_compounds_per_scan=1),
+    }.get(waits, Policy())
+    target_id = await world.target()
+    raws = ["B", "CCCCCC", "N"]
+    await world.upload(target_id, raws, baseline=waits == "as baseline")
+    if waits in ("for tomorrow", "for a person"):
+        assert await world.sent(await world.buy()) == ["B"]
+    world.policy = replace(world.policy, max_heavy_atoms=5)
+    assert await world.approve(target_id) == {"for nothing": 0, "as baseline": 2}.get(waits, 1), "for what is small"
+    assert await world.sent(await world.buy()) == ([*raws[::2]] if waits in ("for nothing", "as baseline") else ["N"])
+    assert (await world.claims())["CCCCCC"] == ("withheld", standing.TOO_LARGE)
+    world.policy = replace(world.policy, max_heavy_atoms=6)
+    world.now += DAY
+    assert await world.sent(await world.buy()) == ["CCCCCC"]
+    assert await world.buy() is None
+    assert not await world.broken()
+
+
+async def test_what_is_too_large_does_not_use_the_limit_of_a_scan_up(world: World) -> None:
+    world.policy = Policy(new_compounds_per_scan=1, max_heavy_atoms=5)
+    await world.upload(await world.target(), ["CCCCCC", "N", "O"])
+    assert await world.claims() == {
+        "CCCCCC": ("withheld", standing.TOO_LARGE),
+        "N": ("wanted", None),
+        "O": ("withheld", standing.SCAN_LIMIT),
+    }
 
 
 # Baseline

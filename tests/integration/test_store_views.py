@@ -83,11 +83,12 @@ async def test_every_disposition(world: World) -> None:
         (Policy(), False, f"withheld: {standing.PRIVATE}"),
         (Policy(compounds_per_day=1), True, f"withheld: {standing.DAILY_LIMIT}"),
         (Policy(new_compounds_per_scan=1), True, f"withheld: {standing.SCAN_LIMIT}"),
+        (Policy(max_heavy_atoms=1), True, f"withheld: {standing.TOO_LARGE}"),
     ],
 )
 async def test_pending_says_what_it_waits_for(world: World, policy: Policy, public: bool, reason: str) -> None:
     world.policy = policy
-    await world.upload(await world.target(public=public), ["C", "N"])
+    await world.upload(await world.target(public=public), ["C", "NN"])
     await world.reserve()
     assert [row["reason"] for row in await exported(world)][-1] == reason
 
@@ -288,6 +289,9 @@ async def test_uploads_are_settled_when_nothing_of_them_waits(world: World) -> N
     world.policy = Policy()
     await world.results(await world.buy() or 0, result("N", "failed", -1.0))
     assert await settled() == [first, second, private]
+    world.policy = Policy(max_heavy_atoms=5)
+    large = await world.upload(await world.target("D"), ["CCCCCC"])
+    assert await settled() == [first, second, private, large]
 
 
 # Conditions

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from watcher.settings import Settings
     from watcher.store.engine import Session, Store
     from watcher.store.schema import Profile, Target
-    from watcher.store.standing import Policy
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 TARGET_FORM = "NAME[@TAS]"
@@ -129,14 +128,6 @@ async def profile_in_force(session: "Session", settings: "Settings") -> "Profile
 
     wanted = profile_of(settings.molecule_one)
     return await profiles.ensure_profile(session, wanted.key, wanted.api_version, wanted.normalised, now())
-
-
-def policy_of(settings: "Settings") -> "Policy":
-    """Return what the settings allow to be sent."""
-    from watcher.store.standing import Policy
-
-    limits = settings.limits
-    return Policy(limits.compounds_per_day, limits.new_compounds_per_scan, limits.submit_private)
 
 
 def now() -> datetime:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from watcher.cli.common import AsJson, NoRecord, log_quietly, now, policy_of, record, settings_of
+from watcher.cli.common import AsJson, NoRecord, log_quietly, now, record, settings_of
 from watcher.cli.output import in_words, money, say, say_json, shown
 from watcher.cli.targets import print_targets
 
@@ -39,8 +39,9 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 async def _status(settings: "Settings") -> "tuple[dict[str, Any], list[TargetView]]":
     from watcher.store import allowance, migrate, overview, target_views
     from watcher.store.instance import instance
+    from watcher.store.standing import Policy
 
-    policy = policy_of(settings)
+    policy = Policy.of(settings.limits)
     async with record(settings) as store, store.read() as session:
         counts = await overview.counts(session)
         attention = await overview.needs_attention(session)

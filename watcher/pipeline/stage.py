@@ -32,8 +32,7 @@ class Context:
     @property
     def policy(self) -> Policy:
         """What the settings allow to be sent."""
-        limits = self.settings.limits
-        return Policy(limits.compounds_per_day, limits.new_compounds_per_scan, limits.submit_private)
+        return Policy.of(self.settings.limits)
 
 
 class Stage(Protocol):

@@ -16,11 +16,15 @@ from watcher.store.standing import (
     OPEN,
     OTHER_PROFILE,
     PRIVATE,
+    TOO_LARGE,
     OpenClaim,
     Policy,
     open_claims,
 )
 from watcher.store.transitions import note
+
+_FOR_GOOD = (BASELINE, PRIVATE, TOO_LARGE, NOT_CURRENT, OTHER_PROFILE)
+"""Reasons that only a person, or another upload, takes away."""
 
 
 async def add_missing(
@@ -148,7 +152,7 @@ async def approve(
 ) -> int:
     """Let the withheld claims of these targets' current uploads go ahead; returns how many were released.
 
-    Approval lifts the baseline and both limits. It does not lift privacy, which is a setting.
+    Approval lifts the baseline and both limits. It lifts neither privacy nor the limit of size.
     """
     found = await session.scalars(
         select(Claim.id).where(
@@ -204,8 +208,8 @@ async def withheld_of(session: AsyncSession, profile: Profile, target_ids: Seque
 async def settled_uploads(session: AsyncSession) -> Sequence[int]:
     """Return the extracted uploads none of whose compounds waits for a result.
 
-    Compounds that are withheld for good (baseline, private, not current, another profile in force) do not wait; those
-    over a limit do.
+    Compounds that are withheld for good (baseline, private, too large, not current, another profile in force) do not
+    wait; those over a limit of numbers do.
     """
     waiting = (
         select(Observation.id)
@@ -215,7 +219,7 @@ async def settled_uploads(session: AsyncSession) -> Sequence[int]:
             Observation.upload_id == Upload.id,
             or_(
                 Claim.state.in_(("wanted", "reserved")),
-                (Claim.state == "withheld") & Claim.reason.not_in((BASELINE, PRIVATE, NOT_CURRENT, OTHER_PROFILE)),
+                (Claim.state == "withheld") & Claim.reason.not_in(_FOR_GOOD),
             ),
         )
     )

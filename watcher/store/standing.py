@@ -5,12 +5,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from sqlalchemy import Select, case, false, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from watcher.store.schema import Alias, Claim, Observation, Profile, Target, Upload
+from watcher.settings import LimitsSettings
+from watcher.store.schema import Alias, Claim, Compound, Observation, Profile, Target, Upload
 
 OPEN = ("wanted", "withheld")
 """States of a claim that is not bought."""
@@ -18,6 +20,7 @@ PROFILE = "the scoring profile is new and waits for `watcher approve --profile`"
 OTHER_PROFILE = "another scoring profile is in force"
 NOT_CURRENT = "no current upload of a followed target holds it"
 PRIVATE = "seen in private targets only"
+TOO_LARGE = "larger than limits.max_heavy_atoms"
 BASELINE = "it was there when the target was first seen"
 SCAN_LIMIT = "over limits.new_compounds_per_scan"
 DAILY_LIMIT = "over limits.compounds_per_day"
@@ -30,6 +33,21 @@ class Policy:
     compounds_per_day: int = 0
     new_compounds_per_scan: int = 0
     submit_private: bool = False
+    max_heavy_atoms: int = 0
+
+    @classmethod
+    def of(cls, limits: LimitsSettings) -> Self:
+        """Return what the settings say."""
+        return cls(
+            compounds_per_day=limits.compounds_per_day,
+            new_compounds_per_scan=limits.new_compounds_per_scan,
+            submit_private=limits.submit_private,
+            max_heavy_atoms=limits.max_heavy_atoms,
+        )
+
+    def allows(self, heavy_atoms: int) -> bool:
+        """Say whether a compound of this size may be sent; it may have been recorded under a higher limit."""
+        return not self.max_heavy_atoms or heavy_atoms <= self.max_heavy_atoms
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +59,8 @@ class Facts:
     """A current upload of a followed target holds the compound."""
     may_leave: bool
     """One of these targets is open to the public, or private ones are allowed."""
+    small_enough: bool
+    """It is no larger than the settings allow now."""
     beyond_baseline: bool
     """One of the targets that let it leave held it only after that target was first seen."""
     over_scan_limit: bool
@@ -54,6 +74,8 @@ class Facts:
             return NOT_CURRENT
         if not self.may_leave:
             return PRIVATE
+        if not self.small_enough:
+            return TOO_LARGE
         if self.approved:
             return None
         if not self.beyond_baseline:
@@ -126,22 +148,25 @@ async def open_claims(session: AsyncSession, profile: Profile, policy: Policy) -
         select(
             Claim.id,
             Claim.compound_id,
+            Compound.heavy_atoms,
             Claim.state,
             Claim.reason,
             Claim.counted_in,
             Claim.over_scan_limit,
             Claim.approved_at,
         )
+        .join(Compound, Compound.id == Claim.compound_id)
         .where(Claim.profile_id == profile.id, Claim.state.in_(OPEN))
         .order_by(Claim.id)
     )
     found: list[OpenClaim] = []
-    for claim_id, compound_id, state, reason, counted_in, over, approved_at in rows:
+    for claim_id, compound_id, heavy_atoms, state, reason, counted_in, over, approved_at in rows:
         may_leave, beyond = here.get(compound_id, (False, False))
         facts = Facts(
             profile_approved=profile.approved_at is not None,
             current=compound_id in here,
             may_leave=may_leave,
+            small_enough=policy.allows(heavy_atoms),
             beyond_baseline=beyond,
             over_scan_limit=over,
             approved=approved_at is not None,

@@ -21,8 +21,8 @@ SCORING_STATES = {
 """The scoring leg of an upload."""
 CLAIM_STATES = {
     "wanted": "to be bought with the next batch",
-    "withheld": "not to be bought now; its reason says why: baseline, private, over a limit, waits for approval, "
-    "not current",
+    "withheld": "not to be bought now; its reason says why: baseline, private, too large, over a limit, waits for "
+    "approval, not current",
     "reserved": "in a batch that was sent, or may have been",
     "scored": "it has a score",
     "no_route": "it has a result: the service found no route",
