@@ -18,7 +18,8 @@ def plan(context: typer.Context, as_json: AsJson = False) -> None:
     """Show what a pass would do and cost; changes nothing.
 
     It reads the uploads and the observations that are new, and rehearses the pass on a copy of the record, so limits,
-    privacy and a changed scoring profile are taken into account. Works without a record, and beside `watcher run`.
+    privacy and a changed scoring profile are taken into account. Notes say what would keep the pass from sending. Works
+    without a record, and beside `watcher run`.
     """
     settings = settings_of(context)
     log_quietly(settings)

@@ -20,6 +20,7 @@ from watcher.fragalysis import Fragalysis
 from watcher.molecule_one import MoleculeOne
 from watcher.notify_process import Notifier
 from watcher.pipeline.extract import Extract
+from watcher.pipeline.holds import holds, told
 from watcher.pipeline.profile import adopt_settings, profile_in_force
 from watcher.pipeline.scan import Scan
 from watcher.pipeline.stage import Context
@@ -27,7 +28,7 @@ from watcher.settings import DatabaseSettings, Settings
 from watcher.store import allowance, migrate, overview, purchases, rehearsal
 from watcher.store.conditions import find
 from watcher.store.engine import Store
-from watcher.store.profiles import REFUSED, SERVICE
+from watcher.store.profiles import SERVICE
 from watcher.store.schema import Target, Upload
 
 
@@ -130,10 +131,11 @@ async def _extract(context: Context) -> dict[int, str]:
 
 async def _notes(context: Context) -> tuple[str, ...]:
     async with context.store.read() as session:
-        found = [await find(session, SERVICE, kind) for kind in (REFUSED, "credentials")]
+        held = await holds(session, context.clock.now())
+        found = [await find(session, SERVICE, kind) for kind in ("credentials", "read_back")]
     if not context.settings.molecule_one.token.get_secret_value():
         return ("no molecule_one.token is set: nothing is sent",)
-    return tuple(f"{SERVICE}: {one.reason}; {one.action}" for one in found if one is not None)
+    return (*held, *(told(one) for one in found if one is not None))
 
 
 async def _reserve(context: Context) -> set[int]:

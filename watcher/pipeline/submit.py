@@ -24,13 +24,14 @@ from watcher.molecule_one import (
     Unknown,
     profile_of,
 )
-from watcher.pipeline.failures import backoff, wait_after, wait_after_doubts
+from watcher.pipeline.failures import backoff, wait_after
+from watcher.pipeline.holds import holds
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.refusals import fault_is_no_molecule
 from watcher.pipeline.sending import Sending, batch_name, in_doubt, read_back
 from watcher.pipeline.stage import Context
 from watcher.points import reach
-from watcher.store import allowance, batches, forgotten, overview, purchases
+from watcher.store import allowance, batches, overview, purchases
 from watcher.store.conditions import all_open, close_condition, find, open_condition
 from watcher.store.engine import CommitUnknown, Session
 from watcher.store.instance import instance
@@ -48,15 +49,8 @@ _NOTHING_IS_BOUGHT = ("unreachable", "credentials", "machine")
 
 
 async def _must_wait(session: Session, now: datetime) -> bool:
-    """Say whether a person is asked first, what may be bought already is not known yet, or nothing is answered."""
-    if await find(session, SERVICE, REFUSED) is not None or await forgotten.reading_back(session):
-        return True
-    if await batches.refused(session):
-        return True
-    doubts = await batches.doubts_in_a_row(session)
-    newest = doubts[0].unconfirmed_at if doubts else None
-    # What lies ahead of a clock that was put right does not count.
-    return newest is not None and timedelta() <= now - newest < wait_after_doubts(len(doubts))
+    """Say whether anything holds sending up."""
+    return bool(await holds(session, now))
 
 
 class Submit:
