@@ -131,19 +131,21 @@ async def test_a_refused_purchase_holds_up_until_it_was_looked_for(world: World)
     async with world.store.write() as session:
         for batch_id in both:
             (await batches.get(session, batch_id)).due_at = world.now
-        await open_condition(session, "batch 2", "read_back", reason="no list", action="wait", now=world.now)
+        subject = f"batch {both[1]}"
+        await open_condition(session, subject, "read_back", reason="no list", action="wait", now=world.now)
     first, second = await held(world)
-    assert first.startswith("batch 1: refused, but a proxy may")
-    assert second == "batch 2: no list; wait"
+    assert first.startswith(f"batch {both[0]}: refused, but a proxy may")
+    assert second == f"{subject}: no list; wait"
 
 
 async def test_a_batch_that_is_read_back_holds_up_with_the_words_of_its_condition(world: World) -> None:
     async with world.store.write() as session:
         profile = await world.profile(session)
-        await forgotten.read_back(session, profile, token="t", remote_id="r", size=2, now=world.now)
+        batch = await forgotten.read_back(session, profile, token="t", remote_id="r", size=2, now=world.now)
+        subject = f"batch {batch.id}"
     (note,) = await held(world)
     assert "`watcher batches list`" in note, "a lost one has no such condition"
     async with world.store.write() as session:
         await open_condition(session, SERVICE, "read_back", reason="the list", action="wait", now=world.now)
-        await open_condition(session, "batch 1", "read_back", reason="it is being read", action="wait", now=world.now)
-    assert await held(world) == ["batch 1: it is being read; wait"]
+        await open_condition(session, subject, "read_back", reason="it is being read", action="wait", now=world.now)
+    assert await held(world) == [f"{subject}: it is being read; wait"]
