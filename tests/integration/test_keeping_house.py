@@ -25,6 +25,7 @@ from watcher.pipeline import prune
 from watcher.pipeline.backup import Backup
 from watcher.pipeline.inventory import inventory
 from watcher.pipeline.stage import Context
+from watcher.pipeline.verify import Verify
 from watcher.program import opened
 from watcher.settings import DatabaseSettings, Settings
 from watcher.store import backups, invariants, legs, retention, targets
@@ -73,6 +74,10 @@ class House:
     @property
     def folder(self) -> Path:
         return self.settings.download.directory / "lb1" / "A"
+
+    @property
+    def context(self) -> Context:
+        return cast("Context", SimpleNamespace(store=self.store, settings=self.settings, clock=FakeClock()))
 
     async def publish(self) -> int:
         """Record an upload with its archive, as if it had been downloaded."""
@@ -137,15 +142,24 @@ async def test_the_newest_and_the_current_archive_are_kept(house: House) -> None
     assert await house.prune() == []
 
 
-async def test_an_archive_that_was_passed_over_while_it_was_fetched_again_makes_room(house: House) -> None:
-    uploads = [await house.publish()]
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_a_download_that_was_superseded_left_takes_the_place_of_no_archive_unless_it_is_one(
+    house: House, whole: bool
+) -> None:
+    """Where it would lie is noted before it lies there: often there is nothing."""
+    uploads = [await house.publish() for _ in range(2)]
     async with house.store.write() as session:
-        upload, _ = await targets.upload_with_target(session, uploads[0])
+        upload, _ = await targets.upload_with_target(session, uploads[1])
         legs.set_archive_state(session, upload, "wanted", now=START, why="observations appeared")
-    uploads += [await house.publish() for _ in range(2)]
-    assert await house.states() == ["skipped", "stored", "stored"]
-    assert await house.prune() == uploads[:1]
-    assert await house.states() == ["pruned", "stored", "stored"]
+    if not whole:
+        removal.set_aside(house.folder / str(upload.upload_index) / "A.tar.gz", house.folder / "no files")
+        removal.remove_set_aside(house.folder / str(upload.upload_index))
+    uploads.append(await house.publish())
+    assert await house.states() == ["stored", "skipped", "stored"]
+    assert await house.prune() == []
+    await Verify(house.context).step(uploads[1])
+    assert await house.prune() == (uploads[:1] if whole else uploads[1:2])
+    assert await house.states() == (["pruned", "stored", "stored"] if whole else ["stored", "pruned", "stored"])
     assert len(house.on_disk) == 2
     assert await inventory(house.store, house.settings.download) == []
 

@@ -17,10 +17,6 @@ CHUNK = 500
 """Rows deleted in one transaction: others may write in between."""
 
 
-_ON_DISK = ("stored", "skipped")
-"""States of an archive that may lie on the disk: one superseded while it was to be fetched again is `skipped`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Superseded:
     """An archive that is to be removed, or whose removal was not finished."""
@@ -36,7 +32,8 @@ class Superseded:
 async def superseded(session: AsyncSession, keep: int) -> list[Superseded]:
     """Return the stored archives beyond the `keep` newest of each target, and those to be removed, the oldest first.
 
-    What counts now is the newest, whatever its time.
+    What counts now is the newest, whatever its time. What a download that was superseded left takes no place: there
+    may be nothing of it on the disk. `verify` finds out, and makes it `stored` or `pruned`.
     """
     counts = Target.current_upload_id == Upload.id
     newest_first = (case((counts, 0), else_=1), Upload.committed_at.desc(), Upload.id.desc())
@@ -44,7 +41,7 @@ async def superseded(session: AsyncSession, keep: int) -> list[Superseded]:
     stored = (
         select(Upload.id, place)
         .join(Target, Target.id == Upload.target_id)
-        .where(Upload.archive_state.in_(_ON_DISK), Upload.archive_path.is_not(None))
+        .where(Upload.archive_state == "stored")
         .subquery()
     )
     beyond = select(stored.c.id).where(stored.c.place > keep)
@@ -64,7 +61,7 @@ async def superseded(session: AsyncSession, keep: int) -> list[Superseded]:
 async def begin_removal(session: AsyncSession, upload_id: int, *, now: datetime, why: str, who: str) -> bool:
     """Note that an archive is not kept any more; returns whether it is to be removed."""
     upload, target = await upload_with_target(session, upload_id)
-    if upload.archive_state in _ON_DISK and target.current_upload_id != upload.id:
+    if upload.archive_state == "stored" and target.current_upload_id != upload.id:
         set_archive_state(session, upload, "pruned", now=now, why=why, who=who)
     return upload.archive_state == "pruned"
 
