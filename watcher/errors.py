@@ -7,7 +7,8 @@
      ├── AlreadyRunning     another `run` or `once` holds the record (exit 1)
      └── Failure            something went wrong with one unit of work
           ├── Transient     tried again forever, with backoff; Retry-After wins
-          ├── AuthFailure   the service pauses until its credentials work; nothing counts as deleted
+          ├── AuthFailure   the service pauses until its credentials work, or one target waits that alone is refused;
+          │                 nothing counts as deleted
           ├── Invalid       this one item is set aside with its reason; the others go on
           │    └── NotFound tried for about ten minutes before it is believed
           └── Ours          this machine or the database: pause, start no new effect, resume by itself

@@ -149,7 +149,7 @@ def test_no_secret_comes_out_of_a_whole_run(secretive: Workplace, served: Served
         lists.times = lists.hits  # now they are well
         told("molecule_one", "credentials")
         builds.status = 403
-        told("fragalysis", "credentials")
+        told("download", "credentials")
         daemon.said('"stage": "notify"')  # which fails, at a URL that is a secret
         pages = [page(port, path) for path in ("/metrics", "/readyz", "/livez")]
         assert "bad header" in pages[1], "what they repeat is told, without the secrets"

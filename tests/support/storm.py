@@ -231,7 +231,8 @@ def _conditions(call: str, sign: str) -> set[tuple[str, str]]:
         return {(f"{name}@{tas} upload 1", sign) for name, tas in keys}
     if sign in ("unconfirmed", "lost") or (sign, where) == ("unreadable", "molecule_one"):
         return {("batch 1", sign)}
-    return {("download" if sign == "unreachable" and call in DOWNLOADS else where, sign)}
+    stages = dict.fromkeys(DOWNLOADS, "download") | ({"observations": "extract"} if sign == "credentials" else {})
+    return {(stages.get(call, where) if sign in ("unreachable", "credentials") else where, sign)}
 
 
 def left_to_a_person(call: str, kind: str, age: Age) -> set[tuple[str, str]]:

@@ -220,6 +220,8 @@ def _refused(answer: Answer, failure: Failure, subject: str) -> Failure:
         return CannotBuild(f"{subject} failed on the server with {answer.status}", retry_after=answer.retry_after)
     if answer.status == 404 and said:
         return NotFound(f"{subject} was refused with 404: {said}")
+    if isinstance(failure, AuthFailure):
+        return AuthFailure(f"{subject} was refused: {failure.message}", action=failure.action)
     return failure
 
 

@@ -28,7 +28,7 @@ from watcher.archives import (
     unpack,
     upload_directory,
 )
-from watcher.errors import Failure, Invalid, Ours, Service, Transient
+from watcher.errors import AuthFailure, Failure, Invalid, Ours, Service, Transient
 from watcher.fragalysis import BuildTask, CannotBuild, FileLink, LinkExpired, NoObservations, NotAMember
 from watcher.pipeline.failures import (
     AFTER_SCAN,
@@ -43,7 +43,7 @@ from watcher.pipeline.failures import (
     wait_after,
 )
 from watcher.pipeline.stage import Context
-from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
+from watcher.pipeline.uploads import ask_for_scan, ask_whether_let_in, is_still_current, subject_of
 from watcher.points import reach
 from watcher.store import legs, targets, upload_queues
 from watcher.store.conditions import close_condition, open_condition
@@ -152,6 +152,8 @@ class Download:
                 upload.archive_due_at = now + 2 * wait
             else:
                 upload.archive_due_at = now + wait_after(failure, upload.archive_attempts, random)
+                if isinstance(failure, AuthFailure):
+                    await ask_whether_let_in(session, now)
 
     async def _cannot_build(
         self, session: Session, target: Target, upload: Upload, failure: Failure, now: datetime

@@ -9,13 +9,13 @@ from datetime import datetime
 from structlog.contextvars import bind_contextvars
 
 from watcher.chemistry_records import Identity, Rejection
-from watcher.errors import Failure, Invalid, NotFound, Service
+from watcher.errors import AuthFailure, Failure, Invalid, NotFound, Service
 from watcher.fragalysis import Observation
 from watcher.pipeline.failures import AFTER_SCAN, LONGEST_WAIT, believed, wait_after
 from watcher.pipeline.profile import ask_for_approval, profile_in_force
 from watcher.pipeline.spellings import Spellings, find_spellings
 from watcher.pipeline.stage import Context
-from watcher.pipeline.uploads import ask_for_scan, is_still_current, subject_of
+from watcher.pipeline.uploads import ask_for_scan, ask_whether_let_in, is_still_current, subject_of
 from watcher.points import reach
 from watcher.store import claims, compounds, legs, targets, upload_queues
 from watcher.store.compounds import Seen, Verdict
@@ -72,6 +72,8 @@ class Extract:
             upload.scoring_attempts += 1
             upload.scoring_error = failure.message
             upload.scoring_due_at = now + wait_after(failure, upload.scoring_attempts, self._context.random)
+            if isinstance(failure, AuthFailure):
+                await ask_whether_let_in(session, now)
             if isinstance(failure, Invalid) and upload.scoring_state != "detected":
                 # The second reading only; what the first one found stands.
                 upload.settle_due_at = upload.scoring_due_at = None

@@ -39,6 +39,7 @@ _OVER_AFTER = 2 * SLOW_WAIT
 """Also what is tried seldom has: looks for lost batches, purchases of a service that answers none."""
 WHOLE_SERVICE = ("scan", "reconcile", "submit")
 """Stages that speak to a service about everything at once: what they cannot read is no single item's fault."""
+_RENEW = "renew the token in the settings and start again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,37 +55,39 @@ class Fault:
 
 def fault_of(stage: Stage, failure: Failure) -> Fault | None:
     """Say what a failure is a sign of: a pure function. None when it is about one item, which its stage sees to."""
+    action = failure.action
     if isinstance(failure, CannotBuild | NotAMember | NotAnArchive):
         return None
-    if isinstance(failure, AuthFailure):
-        return Fault(
-            str(stage.service),
-            "credentials",
-            "renew the token in the settings and start again; until then the service is asked every 5 to 60 minutes",
-            SERVICE_PAUSE,
-            LONGEST_SERVICE_PAUSE,
-        )
-    if isinstance(failure, Ours):
+    if isinstance(failure, AuthFailure) and stage.service == "fragalysis" and stage.name not in WHOLE_SERVICE:
+        # A proposal can be closed to us while all others are open: whether the service is, the next scan tells.
         return Fault(
             stage.name,
-            "machine",
-            "look at the disk and the database; the program goes on by itself",
-            MACHINE_PAUSE,
-            LONGEST_MACHINE_PAUSE,
+            "credentials",
+            f"if the scan is refused too: {action or _RENEW}; else see in `watcher uploads` which target it is, and "
+            "ask the Fragalysis team whether it is open to you, or leave it out with fragalysis.exclude",
         )
+    if isinstance(failure, AuthFailure):
+        action = action or f"{_RENEW}; until then the service is asked every 5 to 60 minutes"
+        return Fault(str(stage.service), "credentials", action, SERVICE_PAUSE, LONGEST_SERVICE_PAUSE)
+    if isinstance(failure, Ours):
+        action = action or "look at the disk and the database; the program goes on by itself"
+        return Fault(stage.name, "machine", action, MACHINE_PAUSE, LONGEST_MACHINE_PAUSE)
     if isinstance(failure, Transient) and stage.service is not None:
         # A builder at its limit, or a file that breaks off, says nothing of the lists that the other stages read.
         subject = stage.name if stage.name == "download" else stage.service
         return Fault(
             subject,
             "unreachable",
-            "nothing: it is tried again by itself; if this is open after an hour, look at the network and the service",
+            action
+            or "nothing: it is tried again by itself; if this is open after an hour, look at the network and the "
+            "service",
         )
     if isinstance(failure, Invalid) and stage.name in WHOLE_SERVICE:
         return Fault(
             str(stage.service),
             "unreadable",
-            "look at the addresses and versions in the settings; if they are right, a newer version of this program "
+            action
+            or "look at the addresses and versions in the settings; if they are right, a newer version of this program "
             "may know the answer",
         )
     return None
@@ -227,7 +230,7 @@ class Health:
                     fault.subject,
                     fault.kind,
                     reason=failure.message,
-                    action=failure.action or fault.action,
+                    action=fault.action,
                     now=now,
                     retry_at=retry_at,
                 )

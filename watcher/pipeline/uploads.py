@@ -4,6 +4,7 @@ import hashlib
 from datetime import datetime
 
 from watcher.errors import Invalid, Transient
+from watcher.pipeline.failures import LONGEST_SERVICE_PAUSE
 from watcher.pipeline.stage import Context
 from watcher.store import legs, outbox, targets, upload_queues
 from watcher.store.conditions import all_open, close_condition, find
@@ -68,6 +69,14 @@ async def rename_troubles(session: Session, old: str, new: str, now: datetime) -
 async def ask_for_scan(session: Session, now: datetime) -> None:
     """Let the next scan come at once."""
     (await instance(session)).scan_due_at = now
+
+
+async def ask_whether_let_in(session: Session, now: datetime) -> None:
+    """Let a scan say whether a refusal is the service's or this one target's, where scans are rare."""
+    instance = await targets.instance(session)
+    is_recent = instance.last_scan_at is not None and now - instance.last_scan_at < LONGEST_SERVICE_PAUSE
+    if instance.scan_due_at is None and not is_recent:
+        instance.scan_due_at = now
 
 
 async def is_still_current(context: Context, target: Target, upload: Upload) -> bool | None:

@@ -46,7 +46,7 @@ AT_WORK = ("submitted", "finished")
 CONDITION_KINDS = {
     "unreachable": "a service does not answer, or not in order; it is asked again with growing waits",
     "credentials": "a service refuses us: token, account, address or a proxy in between, or no token is set; it is "
-    "asked again every 5 to 60 minutes",
+    "asked again every 5 to 60 minutes. Under the name of a stage: it refuses one target, and the others go on",
     "machine": "this machine, its disk or the database is in trouble; what needs it pauses and resumes by itself",
     "unexpected": "a fault of the program met one unit, which is set aside for a while; the others go on",
     "vanished": "a target is not listed any more; nothing recorded of it is touched",
