@@ -459,6 +459,33 @@ async def test_a_target_that_vanishes_before_it_is_read_is_read_when_it_is_back(
         assert await job.conditions() == {}
 
 
+async def test_a_target_that_vanished_is_asked_for_no_more_and_taken_up_at_once_when_it_is_back(job: Job) -> None:
+    """Its archive and its observations are both still to be had; a stored archive is checked all the same."""
+    job.fault("fragalysis", "status", "site_observations/.*target=1(&|$)", status=503, times=None)
+    job.sandbox.fragalysis.break_builds(*A)
+    async with job.run() as runner:
+        await job.again(runner)
+        job.sandbox.clear_faults()
+        job.sandbox.fragalysis.break_builds(*A, False)
+        for name, tas in (A, B):
+            job.sandbox.fragalysis.vanish(name, tas)
+        await job.again(runner)
+        asked = len(job.sandbox.fragalysis.requests)
+        for _ in range(8):
+            await job.later(runner, hours=1)
+        assert len(job.sandbox.fragalysis.requests) == asked
+        (job.downloads / B[1] / B[0] / "current").unlink()
+        await runner._verify.verify_all(everything=True)
+        await job.later(runner, minutes=1)
+        assert (job.downloads / B[1] / B[0] / "current").is_symlink()
+        for name, tas in (A, B):
+            job.sandbox.fragalysis.reappear(name, tas)
+        await job.again(runner)
+    assert job.bought == FOUR
+    assert {(one.archive_state, one.scoring_state) for one in await job.uploads()} == {("stored", "scored")}
+    assert await job.conditions() == {}
+
+
 async def test_a_session_that_ended_pauses_fragalysis_until_it_is_renewed(job: Job) -> None:
     job.set("fragalysis", token=job.sandbox.fragalysis.session_token)
     job.sandbox.fragalysis.add_target(*PRIVATE, public=False)

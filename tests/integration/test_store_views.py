@@ -23,6 +23,7 @@ from watcher.store import (
     standing,
     targets,
     transitions,
+    upload_queues,
 )
 from watcher.store.compounds import Verdict
 from watcher.store.conditions import all_open, close_condition, find, open_condition
@@ -246,6 +247,23 @@ async def test_a_pause_that_is_over_is_nothing_to_wait_for(world: World) -> None
                 after=now + timedelta(seconds=seconds),
             )
         assert found.next_at == (None if later is None else now + timedelta(seconds=later)), seconds
+
+
+async def test_nothing_waits_for_a_target_that_is_not_listed(world: World) -> None:
+    target = await world.target()
+    await world.upload(target, ["C"], extracted=False)
+    await world.change(target, listed=False)
+    async with world.store.read() as session:
+        assert await waits(session, archives=True) == Waits(None, at_work=False)
+        assert await upload_queues.due_archives(session, world.now, "wanted") == []
+        assert await upload_queues.due_extractions(session, world.now) == []
+        found = await overview.pending(session)
+        assert (found["download"].units, found["extract"].units) == (0, 0)
+    await world.change(target, listed=True)
+    async with world.store.read() as session:
+        assert (await waits(session, archives=True)).next_at == world.now
+        assert len(await upload_queues.due_archives(session, world.now, "wanted")) == 1
+        assert len(await upload_queues.due_extractions(session, world.now)) == 1
 
 
 async def test_waits_are_for_what_is_due_next_and_respect_pauses(world: World) -> None:

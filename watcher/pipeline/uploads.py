@@ -73,10 +73,10 @@ async def ask_for_scan(session: Session, now: datetime) -> None:
 
 async def ask_whether_let_in(session: Session, now: datetime) -> None:
     """Let a scan say whether a refusal is the service's or this one target's, where scans are rare."""
-    instance = await targets.instance(session)
-    is_recent = instance.last_scan_at is not None and now - instance.last_scan_at < LONGEST_SERVICE_PAUSE
-    if instance.scan_due_at is None and not is_recent:
-        instance.scan_due_at = now
+    record = await instance(session)
+    is_recent = record.last_scan_at is not None and now - record.last_scan_at < LONGEST_SERVICE_PAUSE
+    if record.scan_due_at is None and not is_recent:
+        record.scan_due_at = now
 
 
 async def is_still_current(context: Context, target: Target, upload: Upload) -> bool | None:

@@ -74,13 +74,17 @@ class Pending:
 
 
 async def pending(session: AsyncSession, *, archives: bool = True) -> dict[str, Pending]:
-    """Return what waits for each stage with a queue: uploads, claims or batches. Without `archives` none is fetched."""
-    is_current = Upload.id.in_(select(Target.current_upload_id).where(Target.followed))
+    """Return what waits for each stage with a queue: uploads, claims or batches. Without `archives` none is fetched.
+
+    Nothing is fetched or read of a target that is not listed: that waits for no stage.
+    """
+    columns = (Target.listed, Upload.archive_state, Upload.scoring_state)
     uploads = (
         await session.execute(
-            select(Upload.archive_state, Upload.scoring_state, func.count(), func.min(Upload.seen_at))
-            .where(is_current)
-            .group_by(Upload.archive_state, Upload.scoring_state)
+            select(*columns, func.count(), func.min(Upload.seen_at))
+            .join(Target, Target.current_upload_id == Upload.id)
+            .where(Target.followed)
+            .group_by(*columns)
         )
     ).all()
     under_way = Batch.state.in_(("submitting", "unconfirmed", "submitted", "finished"))
@@ -98,12 +102,14 @@ async def pending(session: AsyncSession, *, archives: bool = True) -> dict[str, 
         return Pending(sum(units for units, _ in found), min((since for _, since in found), default=None))
 
     return {
-        "download": waiting((n, at) for archive, _, n, at in uploads if archives and archive in TO_FETCH),
-        "extract": waiting((n, at) for _, scoring, n, at in uploads if scoring == "detected"),
+        "download": waiting(
+            (n, at) for listed, archive, _, n, at in uploads if archives and listed and archive in TO_FETCH
+        ),
+        "extract": waiting((n, at) for listed, _, scoring, n, at in uploads if listed and scoring == "detected"),
         "submit": waiting((n, at) for n, at in wanted),
         "reconcile": waiting((n, at) for state, n, at in batches if state in ("submitting", "unconfirmed")),
         "collect": waiting((n, at) for state, n, at in batches if state in AT_WORK),
-        "finish": waiting((n, at) for _, scoring, n, at in uploads if scoring == "extracted"),
+        "finish": waiting((n, at) for _, _, scoring, n, at in uploads if scoring == "extracted"),
     }
 
 

@@ -11,7 +11,10 @@ from watcher.store.schema import Observation, Target, Upload
 
 
 async def due_archives(session: AsyncSession, now: datetime, *states: str) -> Sequence[int]:
-    """Return the current uploads in these states whose archive is to be fetched, or verified if it is stored."""
+    """Return the current uploads in these states whose archive is to be fetched, or verified if it is stored.
+
+    What is not listed cannot be had; it is due at once when it is listed again.
+    """
     found = await session.scalars(
         select(Upload.id)
         .join(Target, Target.current_upload_id == Upload.id)
@@ -19,6 +22,7 @@ async def due_archives(session: AsyncSession, now: datetime, *states: str) -> Se
             Target.followed,
             Upload.archive_state.in_(states),
             Upload.archive_due_at <= now,
+            or_(Target.listed, Upload.archive_state == "stored"),
         )
         # A build that was asked for comes first, so that its slot at the server is not wasted.
         .order_by(Upload.archive_task.is_(None), Upload.archive_due_at, Upload.id)
@@ -32,7 +36,10 @@ async def due_leftovers(session: AsyncSession, now: datetime) -> Sequence[int]:
 
 
 async def due_extractions(session: AsyncSession, now: datetime) -> Sequence[int]:
-    """Return the current uploads whose observations are to be read: new ones, and those to be read once more."""
+    """Return the current uploads whose observations are to be read: new ones, and those to be read once more.
+
+    A target that is not listed shows none; it is read at once when it is listed again.
+    """
     found = await session.scalars(
         select(Upload.id)
         .join(Target, Target.current_upload_id == Upload.id)
@@ -44,6 +51,7 @@ async def due_extractions(session: AsyncSession, now: datetime) -> Sequence[int]
                 & (Upload.settle_due_at <= now)
                 & or_(Upload.scoring_due_at.is_(None), Upload.scoring_due_at <= now),
             ),
+            Target.listed,
         )
         .order_by(Upload.id)
     )

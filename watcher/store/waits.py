@@ -47,14 +47,15 @@ async def waits(
         return None if found is None else max(found, pause or found)
 
     is_current = Upload.id.in_(select(Target.current_upload_id).where(Target.followed))
-    fetched = Upload.archive_state.in_(("wanted", "unavailable", "stored"))
+    can_be_had = Upload.id.in_(select(Target.current_upload_id).where(Target.followed, Target.listed))
+    fetched = or_(Upload.archive_state.in_(("wanted", "unavailable")) & can_be_had, Upload.archive_state == "stored")
     read = or_(Upload.scoring_state == "detected", Upload.settle_due_at.is_not(None))
     polled = Batch.state.in_(("submitted", "finished", "collected"))
     times = [
         await earliest(Instance.scan_due_at, gates=("fragalysis", "scan")),
-        await earliest(Upload.scoring_due_at, is_current, read, gates=("fragalysis", "extract")),
+        await earliest(Upload.scoring_due_at, can_be_had, read, gates=("fragalysis", "extract")),
         await earliest(
-            Upload.settle_due_at, is_current, Upload.scoring_due_at.is_(None), gates=("fragalysis", "extract")
+            Upload.settle_due_at, can_be_had, Upload.scoring_due_at.is_(None), gates=("fragalysis", "extract")
         ),
         await earliest(Batch.due_at, polled, gates=("molecule_one", "collect")),
         await earliest(Batch.due_at, Batch.state.in_(("unconfirmed", "closed")), gates=("molecule_one", "reconcile")),
