@@ -428,8 +428,16 @@ async def test_nor_does_one_that_was_the_last_of_its_kind(job: Job, what: str) -
 
 
 @pytest.mark.slow
-async def test_a_contract_that_is_broken_is_told(job: Job) -> None:
-    job.fault("fragalysis", "edit", "target_experiment_uploads", drop=["upload_version"], times=None)
+@pytest.mark.parametrize(
+    ("listing", "how"),
+    [
+        ("target_experiment_uploads", {"drop": ["upload_version"]}),
+        ("target_experiment_uploads", {"values": {"project": "abc"}}),
+        ("/api/targets/", {"values": {"project": -1}}),
+    ],
+)
+async def test_a_contract_that_is_broken_is_told(job: Job, listing: str, how: dict[str, Any]) -> None:
+    job.fault("fragalysis", "edit", listing, times=None, **how)
     await job.once()
     assert [*await job.conditions()] == ["fragalysis: unreadable"]
     job.sandbox.clear_faults()

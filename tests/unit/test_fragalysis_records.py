@@ -135,6 +135,18 @@ def test_what_is_no_id(value: int | str) -> None:
         whole(value, "id")
 
 
+@pytest.mark.parametrize("project", ["abc", -1, 2**63, ""])
+def test_a_row_whose_project_is_none_is_refused_while_the_listing_is_read(project: int | str) -> None:
+    row = {"target": 1, "upload_version": 1, "commit_datetime": "2026-09-01T00:00:00Z", "project": project}
+    named = msgspec.convert(row | {"target_name": "Mpro", "proposal_number": "lb1-1"}, UploadRow)
+    target = msgspec.convert({"id": 1, "title": "Mpro", "project": project}, TargetRow)
+    for one in (named, target):
+        with pytest.raises(ValueError, match="`project` is"):
+            one.key()
+    nameless = msgspec.convert(row, UploadRow)
+    assert nameless.key() == (1, 1, moment("2026-09-01", "t"), None), "nobody asks it for its project"
+
+
 def upload(index: int, day: int, *, failed: bool = False) -> Upload:
     return Upload(1, index, datetime(2026, 9, day, tzinfo=UTC), failed)
 

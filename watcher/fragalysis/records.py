@@ -67,7 +67,10 @@ class Observation:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One row of a listing, as it came. Its methods raise ValueError when a value breaks the contract."""
+    """One row of a listing, as it came. Its methods raise ValueError when a value breaks the contract.
+
+    `key` does so for all of them: it is what a listing is checked with while it is read.
+    """
 
     def key(self) -> Hashable:
         """Return what tells this row from every other one of the listing."""
@@ -95,7 +98,7 @@ class TargetRow(Row, frozen=True):
 
     def key(self) -> Hashable:
         """Return the target id."""
-        return whole(self.id, "id")
+        return self.record({}).target_id
 
     def record(self, projects: dict[int, ProjectRow]) -> Target:
         """Return the target with what its project says."""
@@ -117,6 +120,7 @@ class UploadRow(Row, frozen=True):
     def key(self) -> Hashable:
         """Return the row id, or where rows have none (2026) the upload's identity."""
         upload = self.record()
+        self.target_record({})
         return upload.target_id, upload.upload_index, upload.committed_at, self.id
 
     def record(self) -> Upload:
