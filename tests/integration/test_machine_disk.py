@@ -22,6 +22,7 @@ from sqlalchemy import event
 from tests.support.pipeline import A, Job, world
 from watcher.archives import sweep
 from watcher.errors import Ours
+from watcher.pipeline.inventory import inventory
 from watcher.pipeline.settle import settle
 from watcher.sandbox import archives
 from watcher.store.copying import copy_record
@@ -30,6 +31,7 @@ from watcher.store.engine import RecordUnavailable, Store
 pytestmark = pytest.mark.slow
 
 ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
+FILE = "download_structures/?file_url"
 
 
 @pytest.fixture
@@ -73,7 +75,6 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
         ("watcher.archives.unpack", "write_all", errno.ENOSPC),
         pytest.param("watcher.archives.unpack", "write_all", errno.EDQUOT, marks=pytest.mark.slow),
         pytest.param("watcher.archives.unpack", "_swap", errno.EIO, marks=pytest.mark.slow),
-        pytest.param("watcher.pipeline.download", "point_current", errno.EACCES, marks=pytest.mark.slow),
     ],
 )
 async def test_archives_wait_for_the_disk_and_nothing_else_does(
@@ -97,6 +98,50 @@ async def test_archives_wait_for_the_disk_and_nothing_else_does(
     assert told(logs, "condition_opened") == told(logs, "condition_closed") == 1
     assert not [one for one in logs if "unexpected" in one["event"]]
     assert job.bought == ALL
+
+
+async def test_what_does_not_fit_is_fetched_ever_more_rarely(job: Job, disk: Disk) -> None:
+    """Its bytes have come over the network by then, and come again with each try."""
+    disk.breaks("watcher.archives.unpack", "write_all")
+    disk.broken = errno.ENOSPC
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            await job.again(runner)
+            for _ in range(24):
+                await job.later(runner, minutes=10)
+            fetched = job.asked(FILE)
+            for _ in range(30):
+                await job.later(runner, minutes=10)
+            # Each about once in an hour; half of the requests may find that their link has expired.
+            assert 2 * 3 <= job.asked(FILE) - fetched <= 2 * 2 * 5
+            disk.broken = 0
+            for _ in range(8):
+                await job.later(runner, minutes=10)
+    assert [one.archive_state for one in await job.uploads()] == ["stored", "stored"]
+    assert told(logs, "condition_opened") == told(logs, "condition_closed") == 1
+
+
+async def test_an_archive_does_not_come_again_because_nothing_can_point_at_it(job: Job) -> None:
+    current = job.downloads / A[1] / A[0] / "current"
+    current.mkdir(parents=True)
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            await job.again(runner)
+            asked = job.asked("download_structures")
+            for _ in range(3):
+                await job.later(runner, minutes=15)
+            assert [one.archive_state for one in await job.uploads()] == ["stored", "stored"]
+            assert job.asked("download_structures") == asked
+            (condition,) = await job.open_conditions()
+            assert (condition.subject, condition.kind) == ("verify", "machine")
+            assert condition.action == f"move {current} elsewhere"
+            current.rmdir()
+            await job.later(runner, minutes=15)
+    assert current.readlink() == Path("1")
+    assert await job.conditions() == {}
+    assert told(logs, "condition_opened") == told(logs, "condition_closed") == 1
+    async with Store(job.settings.database, read_only=True) as store:
+        assert await inventory(store, job.settings.download) == []
 
 
 @contextmanager

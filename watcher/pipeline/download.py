@@ -33,7 +33,7 @@ from watcher.fragalysis import BuildTask, CannotBuild, FileLink, LinkExpired, No
 from watcher.pipeline.failures import (
     AFTER_SCAN,
     BUILDS_BEFORE_UNAVAILABLE,
-    LONGEST_MACHINE_PAUSE,
+    LONGEST_DISK_WAIT,
     LONGEST_WAIT,
     MACHINE_PAUSE,
     SLOW_WAIT,
@@ -147,9 +147,10 @@ class Download:
                 upload.archive_error = _CANNOT_BUILD + failure.message
                 await self._cannot_build(session, target, upload, failure, now)
             elif isinstance(failure, Ours):
-                # Longer than the pause of the stage, so that an archive that does not fit lets smaller ones go first.
-                wait = backoff(upload.archive_attempts, random, first=MACHINE_PAUSE, longest=LONGEST_MACHINE_PAUSE)
-                upload.archive_due_at = now + 2 * wait
+                # Longer than the pause of the stage, so that an archive that does not fit lets smaller ones go first;
+                # and ever longer, for what came over the network may have to come again.
+                wait = backoff(upload.archive_attempts, random, first=2 * MACHINE_PAUSE, longest=LONGEST_DISK_WAIT)
+                upload.archive_due_at = now + wait
             else:
                 upload.archive_due_at = now + wait_after(failure, upload.archive_attempts, random)
                 if isinstance(failure, AuthFailure):
@@ -252,8 +253,12 @@ class Download:
         finally:
             await asyncio.to_thread(rmtree, making, ignore_errors=True)
         await asyncio.to_thread(removal.remove_other_formats, path)
+        is_pointed = True
         if not await self.passed_over([upload.id]):
-            await asyncio.to_thread(point_current, folder.parent, folder)
+            try:
+                await asyncio.to_thread(point_current, folder.parent, folder)
+            except Ours:  # the archive is whole; `verify` points at it, and says what stands in the way
+                is_pointed = False
         reach("download.pointed")
         now = self._context.clock.now()
         async with self._context.store.write() as session:
@@ -266,6 +271,7 @@ class Download:
             stored.archive_sha256 = received.sha256
             stored.archive_size = received.size
             stored.archive_verified_at = now
+            stored.archive_due_at = None if is_pointed else now
             await close_condition(
                 session, subject_of(target, upload), "archive_unavailable", "archive_quarantined", now=now
             )

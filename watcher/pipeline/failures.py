@@ -17,6 +17,8 @@ LONGEST_SERVICE_PAUSE = timedelta(hours=1)
 MACHINE_PAUSE = timedelta(seconds=15)
 """First pause after a fault of this machine; it doubles up to five minutes."""
 LONGEST_MACHINE_PAUSE = timedelta(minutes=5)
+LONGEST_DISK_WAIT = timedelta(hours=1)
+"""Longest wait of one archive for the disk."""
 _DOUBTS_WAIT = timedelta(minutes=2)
 BUILDS_BEFORE_UNAVAILABLE = 5
 UNDECODABLE_BEFORE_QUARANTINE = 2

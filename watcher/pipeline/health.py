@@ -13,6 +13,7 @@ from watcher.archives import NotAnArchive
 from watcher.errors import AuthFailure, Failure, Invalid, Ours, Transient
 from watcher.fragalysis import CannotBuild, NotAMember
 from watcher.pipeline.failures import (
+    LONGEST_DISK_WAIT,
     LONGEST_MACHINE_PAUSE,
     LONGEST_SERVICE_PAUSE,
     LONGEST_WAIT,
@@ -33,8 +34,6 @@ ALL_UNITS = -1
 """In place of a unit: the question what is due."""
 KINDS = ("unreachable", "credentials", "machine", "unreadable", "unexpected")
 """The kinds that are opened and closed here; a stage sees to its own."""
-_FORGOTTEN_AFTER = 2 * LONGEST_WAIT
-"""A unit that is still in trouble has failed again by then."""
 _OVER_AFTER = 2 * SLOW_WAIT
 """Also what is tried seldom has: looks for lost batches, purchases of a service that answers none."""
 WHOLE_SERVICE = ("scan", "reconcile", "submit")
@@ -51,6 +50,8 @@ class Fault:
     action: str
     first: timedelta = timedelta()
     longest: timedelta = timedelta()
+    units_wait: timedelta = LONGEST_WAIT
+    """Longest wait of a unit: one that is still in trouble has failed again when twice as much has passed."""
 
 
 def fault_of(stage: Stage, failure: Failure) -> Fault | None:
@@ -71,7 +72,8 @@ def fault_of(stage: Stage, failure: Failure) -> Fault | None:
         return Fault(str(stage.service), "credentials", action, SERVICE_PAUSE, LONGEST_SERVICE_PAUSE)
     if isinstance(failure, Ours):
         action = action or "look at the disk and the database; the program goes on by itself"
-        return Fault(stage.name, "machine", action, MACHINE_PAUSE, LONGEST_MACHINE_PAUSE)
+        units_wait = LONGEST_DISK_WAIT if stage.name == "download" else LONGEST_WAIT
+        return Fault(stage.name, "machine", action, MACHINE_PAUSE, LONGEST_MACHINE_PAUSE, units_wait)
     if isinstance(failure, Transient) and stage.service is not None:
         # A builder at its limit, or a file that breaks off, says nothing of the lists that the other stages read.
         subject = stage.name if stage.name == "download" else stage.service
@@ -234,6 +236,6 @@ class Health:
                     now=now,
                     retry_at=retry_at,
                 )
-        forgotten_in = self._stays_open((fault.subject, fault.kind), retry_at, now) + _FORGOTTEN_AFTER
+        forgotten_in = self._stays_open((fault.subject, fault.kind), retry_at, now) + 2 * fault.units_wait
         troubled = self._troubled.setdefault((fault.subject, fault.kind), {})
         troubled[key] = self._context.clock.monotonic() + forgotten_in.total_seconds()
