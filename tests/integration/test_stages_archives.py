@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 import sys
 import threading
 from collections import Counter
@@ -231,13 +232,16 @@ async def test_an_archive_that_comes_again_in_another_format_takes_the_place_of_
         assert await inventory(store, job.settings.download) == []
 
 
-@pytest.mark.parametrize("whole", [True, False])
-async def test_what_is_left_of_an_upload_that_is_passed_over_is_taken_up_or_goes(job: Job, whole: bool) -> None:
-    """As when observations appeared after its archive was built, or when it was found to be damaged."""
+@pytest.mark.parametrize("left", ["all of it", "damaged", "not unpacked"])
+async def test_what_is_left_of_an_upload_that_is_passed_over_is_taken_up_or_goes(job: Job, left: str) -> None:
+    """As when observations appeared after its archive was built, or when it was found to be damaged or not unpacked."""
+    whole = left != "damaged"
     await job.once()
     folder = job.downloads / A[1] / A[0] / "1"
-    if not whole:
+    if left == "damaged":
         await asyncio.to_thread((folder / f"{A[0]}.tar.gz").write_bytes, b"damaged")
+    elif left == "not unpacked":
+        await asyncio.to_thread(shutil.rmtree, folder / "files")
     async with Store(job.settings.database) as store, store.write() as session:
         upload, _ = await targets.upload_with_target(session, 1)
         legs.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="test")
@@ -245,12 +249,12 @@ async def test_what_is_left_of_an_upload_that_is_passed_over_is_taken_up_or_goes
     job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
     await job.once()
     assert [one.archive_state for one in await job.uploads()] == ["skipped", "stored", "stored"]
-    assert (folder / "files").is_dir(), "another start decides: no download of it is under way then"
+    assert folder.is_dir(), "another start decides: no download of it is under way then"
     await job.once()
     await job.once()  # what goes is noted first, and removed by what keeps house
-    left = (await job.uploads())[0]
-    assert left.archive_state == ("stored" if whole else "pruned")
-    assert (left.archive_path is not None, folder.exists()) == (whole, whole)
+    upload = (await job.uploads())[0]
+    assert upload.archive_state == ("stored" if whole else "pruned")
+    assert (upload.archive_path is not None, folder.exists()) == (whole, whole)
     async with Store(job.settings.database, read_only=True) as store:
         assert await inventory(store, job.settings.download) == []
 

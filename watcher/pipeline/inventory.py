@@ -118,7 +118,7 @@ def _compare(root: Path, listed: _Listed, uploads: Sequence[Stored], settings: D
 def _of_archive(path: Path, upload: Stored, settings: DownloadSettings) -> list[_Found]:
     advice = _GONE if not upload.fetched_again else _FETCHED if settings.enabled else _NOT_FETCHED
     try:
-        wrong = damage(path, upload.sha256, files=settings.extract)
+        wrong = damage(path, upload.sha256, files=settings.extract and upload.fetched_again)
         size = path.stat().st_size if not wrong else upload.size
     except (Ours, OSError) as error:
         action = error.action if isinstance(error, Ours) else "look at the rights of the folder"

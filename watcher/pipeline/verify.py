@@ -52,7 +52,9 @@ class Verify:
             target=target.name, target_access_string=target.target_access_string, upload_index=upload.upload_index
         )
         path = self._settings.directory.absolute() / (upload.archive_path or "")
-        problem = await self._damage(path, upload.archive_sha256)
+        # Nobody looks for the unpacked files of what was superseded, and its archive can never be had again.
+        files = self._settings.extract and not upload_queues.is_left_over(upload, target)
+        problem = await self._damage(path, upload.archive_sha256, files=files)
         # Nothing may point at what was superseded meanwhile; nor may a disk that hangs hold a transaction.
         if not problem and await self._counts(unit):
             await asyncio.to_thread(point_current, path.parent.parent, path.parent)
@@ -85,11 +87,11 @@ class Verify:
             upload, target = await targets.upload_with_target(session, unit)
         return upload.archive_state == "stored" and target.current_upload_id == unit
 
-    async def _damage(self, path: Path, sha256: str | None) -> str:
+    async def _damage(self, path: Path, sha256: str | None, *, files: bool) -> str:
         """Look for damage in a thread that ends soon after this task is cancelled."""
         stop = threading.Event()
         try:
-            return await asyncio.to_thread(damage, path, sha256, files=self._settings.extract, stop=stop.is_set)
+            return await asyncio.to_thread(damage, path, sha256, files=files, stop=stop.is_set)
         finally:
             stop.set()
 
