@@ -449,6 +449,32 @@ async def test_a_bad_archive_does_not_take_the_place_of_a_good_one(job: Job, mon
     assert (folder / "files" / "smiles.smi").is_file()
 
 
+async def test_nor_does_a_bad_archive_of_another_format(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passed over then, the good one is what is left of its upload."""
+    with monkeypatch.context() as mislabelled:
+        mislabelled.setattr("watcher.sandbox.downloads.build", lambda *what: build(what[0], what[1], what[2], "2024"))
+        await job.once()
+    before = (await job.uploads())[0]
+    folder = job.downloads / A[1] / A[0] / "1"
+    async with Store(job.settings.database) as store, store.write() as session:
+        upload, _ = await targets.upload_with_target(session, 1)
+        targets.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="observations appeared")
+    job.sandbox.fragalysis.downloads._builds.clear()
+    with monkeypatch.context() as hostile:
+        serve(hostile, job, tar_gz([Entry("../../escape", b"x")]))
+        await job.once()
+    after = (await job.uploads())[0]
+    assert after.archive_state == "quarantined"
+    assert after.archive_path == before.archive_path == f"{A[1]}/{A[0]}/1/{A[0]}.zip"
+    assert after.archive_sha256 == before.archive_sha256
+    job.sandbox.fragalysis.downloads._builds.clear()
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    await job.once()
+    assert [one.archive_state for one in await job.uploads()] == ["stored", "stored", "stored"]
+    assert (folder / f"{A[0]}.zip").is_file()
+
+
 async def test_a_file_that_trickles_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, trickled = Fragalysis.fetch, 0
 

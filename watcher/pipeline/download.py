@@ -246,9 +246,12 @@ class Download:
                 received = await receive(chunks, part, expected_length=length, max_size=limit)
             # The bytes decide about the name, whatever the label.
             path = folder / archive_name(folder.parent, received.format)
-            await self._announce(upload.id, path)
+            # A good one of another format keeps its line in the record until this one has proved good too.
+            announced = await self._announce(upload.id, path, beside_another=False)
             if self._settings.extract:
                 await self._unpack(part, folder / FILES)
+            if not announced:
+                await self._announce(upload.id, path)
             await asyncio.to_thread(rename, part, path)
         finally:
             await asyncio.to_thread(rmtree, making, ignore_errors=True)
@@ -279,16 +282,17 @@ class Download:
                 legs.set_archive_state(session, stored, "wanted", now=now, why="observations appeared meanwhile")
         reach("download.recorded")
 
-    async def _announce(self, upload_id: int, path: Path) -> None:
-        """Let the record know of an archive before it has its name.
+    async def _announce(self, upload_id: int, path: Path, *, beside_another: bool = True) -> bool:
+        """Let the record know of an archive before it has its name; returns whether it does.
 
         What lies there without its digest is not trusted; the digest of an earlier one speaks against the new one too.
         """
         async with self._context.store.write() as session:
             upload, _ = await targets.upload_with_target(session, upload_id)
-            if upload.archive_path != self._relative(path):
+            if upload.archive_path is None or (beside_another and upload.archive_path != self._relative(path)):
                 upload.archive_path = self._relative(path)
                 upload.archive_sha256 = upload.archive_size = None
+            return upload.archive_path == self._relative(path)
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self._settings.directory.absolute()))
