@@ -458,7 +458,7 @@ async def test_nor_does_a_bad_archive_of_another_format(job: Job, monkeypatch: p
     folder = job.downloads / A[1] / A[0] / "1"
     async with Store(job.settings.database) as store, store.write() as session:
         upload, _ = await targets.upload_with_target(session, 1)
-        targets.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="observations appeared")
+        legs.set_archive_state(session, upload, "wanted", now=job.clock.now(), why="observations appeared")
     job.sandbox.fragalysis.downloads._builds.clear()
     with monkeypatch.context() as hostile:
         serve(hostile, job, tar_gz([Entry("../../escape", b"x")]))
@@ -557,6 +557,55 @@ async def test_archives_of_what_was_recorded_without_them_are_fetched_once_they_
     await job.once()
     assert await state(job) == ["stored", "stored", "skipped"]
     assert job.asked("download_structures", "POST") == 2, "there is nothing to pack of an upload without observations"
+
+
+async def test_nobody_is_called_about_archives_that_are_not_asked_for_any_more(job: Job) -> None:
+    job.sandbox.fragalysis.break_builds(*A)
+    job.set("download", max_archive_size="1B")
+    await job.once()
+    assert await state(job) == ["unavailable", "quarantined"]
+    assert len(await job.conditions()) == 2
+    job.set("download", enabled=False)
+    await job.once()
+    assert await job.conditions() == {}
+    assert await state(job) == ["skipped", "skipped"]
+    job.sandbox.fragalysis.break_builds(*A, False)
+    job.set("download", enabled=True, max_archive_size="1GB")
+    await job.once()
+    assert await state(job) == ["stored", "stored"]
+
+
+async def test_what_was_pruned_and_counts_again_is_fetched_once_archives_are_asked_for(job: Job) -> None:
+    job.set("download", keep_uploads=1)
+    await job.once()
+    job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+    await job.once()
+    async with job.run() as runner:
+        await job.later(runner, minutes=1)
+    assert await state(job) == ["pruned", "stored", "stored"]
+    job.set("download", enabled=False)
+    job.sandbox.fragalysis.withdraw(*A)
+    await job.once()
+    assert await state(job) == ["pruned", "stored", "stored"]
+    job.set("download", enabled=True)
+    await job.once()
+    assert (await state(job))[0] == "stored"
+    assert (job.downloads / A[1] / A[0] / "current" / "files").is_dir()
+
+
+async def test_what_was_set_aside_and_has_nothing_to_pack_needs_nobody(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of the program has taken it up again."""
+    job.set("download", max_archive_size="1B")
+    await job.once()
+    assert len(await job.conditions()) == 2
+    monkeypatch.setattr("watcher.store.upload_queues.__version__", "99.0")
+    body = {"message": "Please enter a list of valid protein codes for the download, these are not: []"}
+    job.fault("fragalysis", "status", "download_structures", method="POST", status=404, body=body, times=None)
+    await job.once()
+    assert await state(job) == ["skipped", "skipped"]
+    assert await job.conditions() == {}
 
 
 async def test_no_archives_unless_asked_for(job: Job) -> None:

@@ -43,7 +43,13 @@ from watcher.pipeline.failures import (
     wait_after,
 )
 from watcher.pipeline.stage import Context
-from watcher.pipeline.uploads import ask_for_scan, ask_whether_let_in, is_still_current, subject_of
+from watcher.pipeline.uploads import (
+    ask_for_scan,
+    ask_whether_let_in,
+    forget_archive_troubles,
+    is_still_current,
+    subject_of,
+)
 from watcher.points import reach
 from watcher.store import legs, targets, upload_queues
 from watcher.store.conditions import close_condition, open_condition
@@ -130,7 +136,7 @@ class Download:
             upload.archive_attempts += 1
             if isinstance(failure, NoObservations):
                 legs.set_archive_state(session, upload, "skipped", now=now, why="the target has no observations yet")
-                await close_condition(session, subject_of(target, upload), "archive_unavailable", now=now)
+                await forget_archive_troubles(session, target, upload, now)
             elif isinstance(failure, Undecodable):
                 upload.archive_task = upload.archive_task_at = None
                 upload.archive_undecodable += 1
@@ -275,9 +281,7 @@ class Download:
             stored.archive_size = received.size
             stored.archive_verified_at = now
             stored.archive_due_at = None if is_pointed else now
-            await close_condition(
-                session, subject_of(target, upload), "archive_unavailable", "archive_quarantined", now=now
-            )
+            await forget_archive_troubles(session, target, upload, now)
             if target.current_upload_id == stored.id and await targets.has_late_rows(session, stored, since=asked_at):
                 legs.set_archive_state(session, stored, "wanted", now=now, why="observations appeared meanwhile")
         reach("download.recorded")

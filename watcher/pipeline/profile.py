@@ -4,7 +4,7 @@ from datetime import datetime
 
 from watcher.molecule_one import profile_of
 from watcher.pipeline.stage import Context
-from watcher.pipeline.uploads import leave_alone
+from watcher.pipeline.uploads import forget_archive_troubles, leave_alone
 from watcher.store import claims, legs, overview, profiles, standing, upload_queues
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
@@ -23,6 +23,8 @@ async def profile_in_force(session: Session, context: Context) -> Profile:
 async def adopt_settings(context: Context) -> None:
     """At the start: record the profile in force, claim under it every compound of the current uploads, want archives.
 
+    Or want none: nobody can do anything about an archive that is not asked for.
+
     Under a profile that nobody approved the claims are withheld, so that it can be seen what they would cost. Targets
     of another stack are left alone until the settings name it again: their ids mean something else on this one.
     """
@@ -40,6 +42,10 @@ async def adopt_settings(context: Context) -> None:
         if context.settings.download.enabled:
             for upload in await upload_queues.left_without_archive(session):
                 legs.set_archive_state(session, upload, "wanted", now=now, why="download.enabled is set now")
+        else:
+            for upload, target in await upload_queues.archives_to_come(session):
+                legs.set_archive_state(session, upload, "skipped", now=now, why="download.enabled is not set now")
+                await forget_archive_troubles(session, target, upload, now)
 
 
 async def ask_for_approval(session: Session, profile: Profile, now: datetime) -> None:

@@ -14,7 +14,8 @@ from watcher.store.schema import Target, Upload
 from watcher.store.transitions import note
 
 _LONGEST_NAME = 100
-_KINDS = ("archive_unavailable", "archive_quarantined", "scoring_quarantined")
+_OF_ARCHIVES = ("archive_unavailable", "archive_quarantined")
+_KINDS = (*_OF_ARCHIVES, "scoring_quarantined")
 
 
 def label_of(target: Target) -> str:
@@ -36,6 +37,11 @@ def subject_of(target: Target, upload: Upload) -> str:
 async def forget_troubles(session: Session, target: Target, upload: Upload, now: datetime) -> None:
     """Close what was open about an upload that does not count any more: nobody can do anything about it."""
     await close_condition(session, subject_of(target, upload), *_KINDS, now=now)
+
+
+async def forget_archive_troubles(session: Session, target: Target, upload: Upload, now: datetime) -> None:
+    """Close what was open about an archive that there is, or that nobody asks for."""
+    await close_condition(session, subject_of(target, upload), *_OF_ARCHIVES, now=now)
 
 
 async def leave_alone(session: Session, target: Target, *, now: datetime, why: str) -> None:

@@ -116,18 +116,32 @@ async def quarantined_by_another_version(session: AsyncSession) -> Sequence[Uplo
 
 
 async def left_without_archive(session: AsyncSession) -> Sequence[Upload]:
-    """Return the current uploads with observations whose archive nobody asked for, as when downloads were off."""
+    """Return the current uploads with observations whose archive nobody asked for, as when downloads were off.
+
+    Also one that was pruned, and counts again since the index went back to it.
+    """
     found = await session.scalars(
         select(Upload)
         .join(Target, Target.current_upload_id == Upload.id)
         .where(
             Target.followed,
-            Upload.archive_state == "skipped",
+            Upload.archive_state.in_(("skipped", "pruned")),
             Upload.id.in_(select(Observation.upload_id)),
         )
         .order_by(Upload.id)
     )
     return found.all()
+
+
+async def archives_to_come(session: AsyncSession) -> Sequence[tuple[Upload, Target]]:
+    """Return the current uploads whose archive is to be fetched or is set aside."""
+    rows = await session.execute(
+        select(Upload, Target)
+        .join(Target, Target.current_upload_id == Upload.id)
+        .where(Target.followed, Upload.archive_state.in_(("wanted", "unavailable", "quarantined")))
+        .order_by(Upload.id)
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 async def stuck_legs(session: AsyncSession, target_ids: Sequence[int] | None) -> Sequence[Upload]:
