@@ -103,6 +103,18 @@ async def test_an_archive_that_cannot_be_built_does_not_stop_scoring(job: Job) -
     assert sum(one["event"] == "condition_opened" for one in logs) <= 1
 
 
+async def test_who_may_not_have_an_archive_is_told_what_to_do(job: Job) -> None:
+    body = {"message": f'User "" is not a member of {A[1]}'}
+    job.fault("fragalysis", "status", "download_structures", method="POST", status=404, body=body, times=None)
+    async with job.run() as runner:
+        await job.again(runner)
+        told = await job.open_conditions()
+        assert {one.kind for one in told} == {"archive_unavailable"}
+        assert {one.action for one in told} == {
+            "sign in as a member of the proposal and set fragalysis.token, or exclude the target"
+        }
+
+
 @pytest.mark.slow
 async def test_other_failures_do_not_count_as_builds(job: Job) -> None:
     job.fault("fragalysis", "close_before_answer", "download_structures", method="POST", times=6)

@@ -185,7 +185,8 @@ class Download:
             subject_of(target, upload),
             "archive_unavailable",
             reason=failure.message,
-            action="nothing: scoring goes on and the archive is tried again every few hours; "
+            action=failure.action
+            or "nothing: scoring goes on and the archive is tried again every few hours; "
             "`watcher retry` tries at once, the Fragalysis team can tell why it cannot be built",
             now=now,
         )
