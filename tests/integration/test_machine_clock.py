@@ -10,6 +10,7 @@ import structlog
 
 from tests.integration.test_stages_purchases import approve
 from tests.support.pipeline import A, Job, JobClock, world
+from watcher.store import targets
 from watcher.store.engine import RecordUnavailable
 from watcher.store.instance import instance
 
@@ -244,6 +245,19 @@ async def test_after_a_clock_that_was_ahead_a_second_reading_still_waits_for_lat
     brought = [one.settle_due_at for one in await job.uploads()]
     assert None not in due_at
     assert all(one is not None and timedelta() < one - job.clock.now() <= settle for one in brought), brought
+
+
+async def test_a_build_that_was_asked_for_before_the_clock_was_set_back_counts_from_then(job: Job) -> None:
+    await job.once()
+    async with job.run():
+        assert job.program is not None
+        async with job.program.context.store.write() as session:
+            upload, _ = await targets.upload_with_target(session, 1)
+            upload.archive_task, upload.archive_task_at = "/viewer/task_status/1/", job.clock.now()
+    set_back(job)
+    async with job.run():
+        pass
+    assert [one.archive_task_at for one in await job.uploads()] == [job.clock.now(), None]
 
 
 @pytest.mark.parametrize("settle", ["10m", "9d"])

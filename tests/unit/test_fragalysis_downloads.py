@@ -281,6 +281,15 @@ async def test_a_build_that_takes_too_long() -> None:
         assert timedelta(hours=1) < server.clock.now() - START < timedelta(hours=1, minutes=1)
 
 
+async def test_a_build_that_was_asked_for_in_the_future_is_asked_for_anew() -> None:
+    ahead = BuildTask(TASK_PATH, START + timedelta(minutes=2))
+    async with stack({TASK_PATH: [STEPS[0], STEPS[-1]]}) as server, server.client() as client:
+        with pytest.raises(CannotBuild):
+            await client.download_target("A", "B", OPTIONS, resume=ahead)
+        assert server.clock.slept == []
+        assert await client.download_target("A", "B", OPTIONS, resume=ahead) == LINK, "what is ready is taken"
+
+
 async def test_a_wait_that_the_server_asks_for_is_kept_or_left_to_the_caller() -> None:
     soon, late = (answer({}, 429, {"Retry-After": seconds}) for seconds in ("120", "3600"))
     async with stack({TASK_PATH: [soon, STEPS[-1]]}) as server, server.client() as client:

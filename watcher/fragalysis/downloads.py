@@ -25,6 +25,8 @@ _LONGEST_WAIT = timedelta(seconds=30)
 _LONGEST_RETRY_AFTER = timedelta(minutes=5)
 _FAILED_LOOKS = 5
 _BUILDS = 3
+_CLOCK_STEP = timedelta(minutes=1)
+"""Further ahead no build was asked for but by a clock that was ahead: nobody knows when."""
 _IS_DOWN = (502, 503)
 """What a proxy says while the stack is away; 504 can be a build that takes too long."""
 
@@ -166,7 +168,8 @@ class Downloads:
                     return None
                 if isinstance(status, BuildFailed):
                     raise CannotBuild(f"{subject} failed on the server: {status.message or 'no reason was given'}")
-            if self._clock.now() - task.requested_at > self._build_timeout:
+            age = self._clock.now() - task.requested_at
+            if age > self._build_timeout or age < -_CLOCK_STEP:
                 raise CannotBuild(f"{subject} was not ready after {self._build_timeout}; it is asked for again later")
             await self._clock.sleep(pause)
             wait = min(wait * 1.5, _LONGEST_WAIT)

@@ -37,8 +37,9 @@ async def bring_forward(
     """Let everything that lies ahead be due so much earlier, or now for None; returns how many moments were moved.
 
     Moments in the past stay what they are: facts. A batch that was sent in the future counts as sent now, so that it
-    uses up the daily limit for one whole day, and not until that date. For None a second reading still waits for
-    `settle` at most: rows that come late are not there yet, and there is no third.
+    uses up the daily limit for one whole day, and not until that date; likewise a build that was asked for in the
+    future, which is waited for no longer than others. For None a second reading still waits for `settle` at most: rows
+    that come late are not there yet, and there is no third.
     """
     moved = 0
     for column in _DUE:
@@ -50,5 +51,6 @@ async def bring_forward(
     if own.last_scan_at is not None and own.last_scan_at > now:
         own.last_scan_at = now
     await session.execute(update(Batch).where(Batch.sent_at > now).values(sent_at=now))
+    await session.execute(update(Upload).where(Upload.archive_task_at > now).values(archive_task_at=now))
     await session.flush()
     return moved
