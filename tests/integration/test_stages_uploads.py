@@ -12,6 +12,7 @@ import structlog
 from tests.support.pipeline import PRIVATE, ROWS_A, ROWS_B, A, B, Job, QuickChemistry, Version, world
 from watcher import points
 from watcher.chemistry_records import Identity, Rejection
+from watcher.errors import Invalid
 from watcher.fragalysis import Fragalysis, NoObservations
 from watcher.pipeline.runner import Runner
 
@@ -344,6 +345,21 @@ async def test_a_second_reading_that_breaks_the_contract_sets_nothing_aside_and_
     assert len(told) == len(await job.uploads())
     assert {one.scoring_state for one in await job.uploads()} == {"scored"}
     assert await job.conditions() == {}
+
+
+async def test_a_reading_that_fails_once_its_upload_is_passed_over_changes_and_says_nothing(job: Job) -> None:
+    async with job.run() as runner:
+        await job.again(runner)
+        job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+        await job.again(runner)
+        extract = next(stage for stage in runner.stages if stage.name == "extract")
+        before = (await job.uploads())[0]
+        with structlog.testing.capture_logs() as logs:
+            await extract.put_off(before.id, Invalid("too late"))
+        after = (await job.uploads())[0]
+    assert logs == []
+    assert before.settle_due_at is not None
+    assert (after.settle_due_at, after.scoring_attempts) == (before.settle_due_at, 0)
 
 
 async def test_a_second_reading_leaves_a_newer_upload_to_itself(job: Job) -> None:

@@ -69,6 +69,8 @@ class Extract:
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             upload, target = await targets.upload_with_target(session, unit)
+            if target.current_upload_id != unit:
+                return  # superseded meanwhile: there is nothing to read of it any more
             upload.scoring_attempts += 1
             upload.scoring_error = failure.message
             upload.scoring_due_at = now + wait_after(failure, upload.scoring_attempts, self._context.random)
