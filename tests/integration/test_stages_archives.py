@@ -385,6 +385,13 @@ async def test_the_download_of_an_upload_that_is_passed_over_makes_room(job: Job
     assert (old.archive_state, new.archive_state) == ("skipped", "stored")
 
 
+async def test_what_the_record_has_forgotten_counts_as_passed_over(job: Job) -> None:
+    """As when the record went back in time while its archive was fetched: it ends nothing else."""
+    async with job.run() as runner:
+        await job.again(runner)
+        assert await runner.download.passed_over([1, 2, 99]) == [99]
+
+
 @pytest.mark.slow
 async def test_a_renamed_target_is_asked_for_by_its_new_name(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Fragalysis.download_target

@@ -85,8 +85,8 @@ class Download:
     async def passed_over(self, units: Sequence[int]) -> list[int]:
         """Return those of the uploads that do not count any more."""
         async with self._context.store.read() as session:
-            both = [await targets.upload_with_target(session, unit) for unit in units]
-        return [upload.id for upload, target in both if target.current_upload_id != upload.id or not target.followed]
+            counting = await targets.counting(session, units)
+        return [unit for unit in units if unit not in counting]
 
     async def step(self, unit: int) -> None:
         """Fetch, check, unpack and store the archive."""

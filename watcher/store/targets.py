@@ -36,6 +36,14 @@ async def upload_with_target(session: AsyncSession, upload_id: int) -> tuple[Upl
     return row[0], row[1]
 
 
+async def counting(session: AsyncSession, upload_ids: Sequence[int]) -> set[int]:
+    """Return those of some uploads that count now and are followed; the record may have forgotten others."""
+    found = await session.scalars(
+        select(Target.current_upload_id).where(Target.followed, Target.current_upload_id.in_(upload_ids))
+    )
+    return {upload_id for upload_id in found if upload_id is not None}
+
+
 async def find_by_name(session: AsyncSession, name: str, tas: str | None) -> Sequence[Target]:
     """Return the targets of a name, or of a name and target access string."""
     query = select(Target).where(Target.name == name).order_by(Target.id)
