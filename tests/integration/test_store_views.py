@@ -249,6 +249,17 @@ async def test_a_pause_that_is_over_is_nothing_to_wait_for(world: World) -> None
         assert found.next_at == (None if later is None else now + timedelta(seconds=later)), seconds
 
 
+async def test_an_archive_that_is_wanted_anew_comes_of_a_new_build(world: World) -> None:
+    upload_id = await world.upload(await world.target(), ["C"])
+    async with world.store.write() as session:
+        upload, _ = await targets.upload_with_target(session, upload_id)
+        upload.archive_task, upload.archive_task_at = "/viewer/task_status/1/", world.now
+        legs.set_archive_state(session, upload, "wanted", now=world.now, why="observations appeared")
+    async with world.store.read() as session:
+        upload, _ = await targets.upload_with_target(session, upload_id)
+        assert (upload.archive_task, upload.archive_task_at) == (None, None)
+
+
 async def test_nothing_waits_for_a_target_that_is_not_listed(world: World) -> None:
     target = await world.target()
     await world.upload(target, ["C"], extracted=False)

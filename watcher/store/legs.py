@@ -89,8 +89,7 @@ def set_archive_state(
     if state in ("wanted", "stored"):
         upload.archive_attempts = 0
         upload.archive_undecodable = 0
-    if state != "wanted":
-        upload.archive_task = upload.archive_task_at = None
+    upload.archive_task = upload.archive_task_at = None  # a build of before lacks what it is wanted for
 
 
 def set_scoring_state(
