@@ -28,6 +28,8 @@ def listing(*uploads: tuple[int, int] | tuple[int, int, bool]) -> TargetUploads:
     ("known", "current", "remote", "new", "now", "why"),
     [
         ([], None, listing((1, 1), (2, 2)), [(1, 1), (2, 2)], (2, 2), "first upload seen"),
+        ([(1, 1)], None, listing((1, 1)), [], (1, 1), "an upload is listed again"),
+        ([(1, 1)], None, listing((2, 2)), [(2, 2)], (2, 2), "an upload is listed again"),
         ([(1, 1)], (1, 1), listing((1, 1)), [], (1, 1), ""),
         ([(1, 1)], (1, 1), listing((1, 1), (2, 2)), [(2, 2)], (2, 2), "the index went up"),
         ([(1, 1), (2, 2)], (2, 2), listing((1, 1)), [], (1, 1), "the index went down"),

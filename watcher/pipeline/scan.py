@@ -49,16 +49,16 @@ def compare(known: Collection[UploadKey], current: UploadKey | None, remote: Tar
     listed = [(upload.upload_index, upload.committed_at) for upload in remote.uploads if not upload.failed]
     newest = max(listed, key=lambda key: (key[1], key[0]), default=None)
     new = sorted({key for key in listed if key not in known}, key=lambda key: (key[1], key[0]))
-    return Comparison(tuple(new), newest, _why(current, newest))
+    return Comparison(tuple(new), newest, _why(current, newest, is_first=not known))
 
 
-def _why(current: UploadKey | None, newest: UploadKey | None) -> str:
+def _why(current: UploadKey | None, newest: UploadKey | None, *, is_first: bool) -> str:
     if newest == current:
         return ""
     if newest is None:
         return "no upload is listed any more"
     if current is None:
-        return "first upload seen"
+        return "first upload seen" if is_first else "an upload is listed again"
     if newest[0] == current[0]:
         return "the same index came with another time"
     return "the index went up" if newest[0] > current[0] else "the index went down"
