@@ -91,13 +91,17 @@ async def test_a_target_is_public_only_if_its_newest_upload_and_the_list_say_so(
 
 
 async def test_an_upload_of_2024_whose_target_is_not_listed_is_left_out() -> None:
-    lists = {**LISTS_2024, TARGETS: rows({"id": 1, "title": "A71EV2A", "project": 2})}
+    short = rows({"id": 1, "title": "A71EV2A", "project": 2})
+    lists = {**LISTS_2024, TARGETS: [short, short, LISTS_2024[TARGETS]]}
     async with stack(lists) as server, server.client() as client:
         with structlog.testing.capture_logs() as logs:
             for _ in range(2):
                 assert list(await client.target_uploads()) == [1]
-    assert len(logs) == 1  # said once, not at every scan
-    assert logs[0]["target_ids"] == [2, 3, 7, 8, 9, 10, 11]
+            for _ in range(2):
+                assert len(await client.target_uploads()) == 9
+    began, ended = logs  # said once, not at every scan
+    assert (began["log_level"], began["target_ids"]) == ("warning", [2, 3, 7, 8, 9, 10, 11])
+    assert (ended["log_level"], ended["event"]) == ("info", "uploads_of_unlisted_targets_no_more")
 
 
 async def test_user_of_2026() -> None:

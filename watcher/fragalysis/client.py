@@ -126,9 +126,13 @@ class Fragalysis(Downloads):
 
     def _tell_unlisted(self, target_ids: set[int]) -> None:
         """Log when the set changes, not on every scan."""
-        if target_ids != self._unlisted:
+        if target_ids == self._unlisted:
+            return
+        if target_ids:
             log.warning("uploads_of_unlisted_targets", target_ids=sorted(target_ids))
-            self._unlisted = target_ids
+        else:
+            log.info("uploads_of_unlisted_targets_no_more")
+        self._unlisted = target_ids
 
 
 _NOT_LISTED = Target(-1, "", "", None)
