@@ -34,7 +34,7 @@ _CHUNK = 64 * 1024
 _ATTEMPTS = 3
 _MAX_REDIRECTS = 3
 SHORT = 10**6
-"""Largest answer, in bytes, where a few words belong; any that is no success is held to it."""
+"""Limit in bytes for short answers and for every answer that is no 2xx."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 Params = Mapping[str, str | int]

@@ -95,7 +95,7 @@ class Verify:
         finally:
             stop.set()
 
-    async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - whatever it was, the disk was it
+    async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - all lead to the same wait
         """Look again after a while."""
         now = self._context.clock.now()
         async with self._context.store.write() as session:
