@@ -11,6 +11,7 @@ solvents are split off, and atom maps, names and CXSMILES blocks dropped.
 import functools
 import re
 from contextlib import suppress
+from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -57,10 +58,17 @@ def canonical(smiles: str) -> str | None:
 
 
 def version(max_heavy_atoms: int = 1000) -> str:
-    """Return all that a verdict depends on besides the raw string; stored with it, to reconsider it on a change."""
-    import rdkit
+    """Return all that a verdict depends on besides the raw string; stored with it, to reconsider it on a change.
 
-    return f"rdkit {rdkit.__version__}, rules {RULES}, at most {max_heavy_atoms} heavy atoms"
+    RDKit is not loaded for it, if its package says which one it is.
+    """
+    try:
+        installed = metadata.version("rdkit")
+    except metadata.PackageNotFoundError:  # it came from elsewhere, and can only say so itself
+        import rdkit
+
+        installed = rdkit.__version__
+    return f"rdkit {installed}, rules {RULES}, at most {max_heavy_atoms} heavy atoms"
 
 
 def _parse(smiles: str, *, sanitize: bool = True) -> Any:  # RDKit's stubs are of mixed quality

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from watcher.chemistry import canonical, identify, version
+from watcher.chemistry import canonical, identify
 from watcher.chemistry_records import Identity, Rejection, Reply, Request
 from watcher.child import confine
 
@@ -54,8 +54,6 @@ def _answer(request: Request) -> Identity | Rejection | str | None:
             return identify(request.text, max_heavy_atoms=request.max_heavy_atoms)
         case "canonical":
             return canonical(request.text)
-        case "version":
-            return version(request.max_heavy_atoms)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any, Self, cast
 import msgspec
 import structlog
 
+from watcher.chemistry import version
 from watcher.chemistry_records import Identity, Rejection, Reply
 from watcher.child import environment
 from watcher.errors import Ours
@@ -98,12 +99,8 @@ class Chemistry:
         return cast("list[str | None]", await self._call("canonical", smiles, lambda _: None))
 
     async def version(self) -> str:
-        """Return what today's verdicts depend on, to be stored beside them. Raises ChemistryUnavailable."""
-
-        def blame(words: str) -> str:
-            raise ChemistryUnavailable(f"the chemistry process ends when asked for its version: {words}")
-
-        return cast("list[str]", await self._call("version", [""], blame))[0]
+        """Return what today's verdicts depend on, to be stored beside them. No child is started for it."""
+        return await asyncio.to_thread(version, self._max_heavy_atoms)
 
     async def aclose(self) -> None:
         """End the child; a call under way raises ChemistryUnavailable, as does every later one."""

@@ -47,7 +47,7 @@ class Request(msgspec.Struct):
     """One line to the child. `timeout` is in seconds; a molecule that takes longer ends the child."""
 
     id: int
-    op: Literal["identify", "canonical", "version"]
+    op: Literal["identify", "canonical"]
     text: str = ""
     max_heavy_atoms: int = 1000
     timeout: float = 10.0

@@ -19,6 +19,8 @@ from watcher.chemistry import identify, version
 from watcher.chemistry_process import Chemistry, ChemistryUnavailable
 from watcher.chemistry_records import Identity, Rejection
 
+VERSION = version(1000)  # outside of the event loop: it reads a file
+
 # The real child, but some strings make it misbehave; its notes go to the directory of its first argument.
 CHILD = """
 import os, re, signal, sys, time
@@ -78,7 +80,7 @@ from watcher.chemistry_process import Chemistry
 
 async def main():
     chemistry = Chemistry(molecule_timeout=300, idle_timeout=300, command=sys.argv[2:])
-    await chemistry.version()
+    await chemistry.canonical(['C'])
     print(chemistry.pid, flush=True)
     await chemistry.identify([sys.argv[1]])
     print("idle", flush=True)
@@ -156,12 +158,13 @@ async def test_same_answers_as_in_process_in_the_same_order() -> None:
     async with Chemistry() as chemistry:
         assert await chemistry.identify(raws) == [identify(raw) for raw in raws]
         assert await chemistry.canonical(["OCC", "\ud800", "c1ccccc", "CO"]) == ["CCO", None, None, "CO"]
-        assert await chemistry.version() == version(1000)
+        assert await chemistry.version() == VERSION
 
 
 async def test_nothing_to_do_starts_nothing() -> None:
     async with Chemistry() as chemistry:
         assert await chemistry.identify([]) == []
+        assert await chemistry.version() == VERSION
         assert chemistry.pid is None
 
 
@@ -171,7 +174,7 @@ async def test_limit_is_passed_on() -> None:
         assert isinstance(small, Identity)
         assert isinstance(large, Rejection)
         assert large.reason == "too_large"
-        assert await chemistry.version() == version(5)
+        assert await chemistry.version() == VERSION.replace("1000", "5")
 
 
 async def test_calls_at_the_same_time_share_one_child(command: list[str], notes: Path) -> None:
@@ -211,7 +214,7 @@ async def test_child_inherits_neither_secrets_nor_files(monkeypatch: pytest.Monk
     os.set_inheritable(open_file, True)
     try:
         async with Chemistry() as chemistry:
-            await chemistry.version()
+            await chemistry.canonical(["C"])
             process = Path(f"/proc/{chemistry.pid}")
             names = {entry.partition(b"=")[0].decode() for entry in (process / "environ").read_bytes().split(b"\0")}
             assert names <= {"", *child._INHERITED, *child._ENVIRONMENT}
@@ -224,13 +227,13 @@ async def test_child_inherits_neither_secrets_nor_files(monkeypatch: pytest.Monk
 
 async def test_nothing_is_left_behind(command: list[str]) -> None:
     chemistry = Chemistry(command=command)
-    await chemistry.version()
+    await chemistry.canonical(["C"])
     pid = chemistry.pid
     await chemistry.aclose()
     assert pid
     assert reaped(pid)
     with pytest.raises(ChemistryUnavailable, match="closed"):
-        await chemistry.version()
+        await chemistry.canonical(["C"])
     await chemistry.aclose()
 
 
@@ -284,7 +287,7 @@ async def test_unencodable_answer_is_a_lost_child(command: list[str]) -> None:
 async def test_killed_while_idle(command: list[str], logs: list[Any]) -> None:
     async with Chemistry(command=command) as chemistry:
         for is_noticed in (False, True):
-            await chemistry.version()
+            await chemistry.canonical(["C"])
             assert chemistry.pid
             os.kill(chemistry.pid, signal.SIGKILL)
             if is_noticed:
@@ -308,7 +311,7 @@ async def test_killed_while_busy(command: list[str], notes: Path, logs: list[Any
 
 async def test_signals_for_the_parent_do_not_end_the_child(command: list[str], notes: Path) -> None:
     async with Chemistry(command=command) as chemistry:
-        await chemistry.version()
+        await chemistry.canonical(["C"])
         assert chemistry.pid
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(chemistry.pid, number)
@@ -329,20 +332,20 @@ async def test_child_that_does_not_start(command: list[str], notes: Path) -> Non
 async def test_program_that_is_not_there(tmp_path: Path) -> None:
     async with Chemistry(command=[str(tmp_path / "nothing")]) as chemistry:
         with pytest.raises(ChemistryUnavailable, match="No such file"):
-            await chemistry.version()
+            await chemistry.canonical(["C"])
 
 
 async def test_program_that_talks_nonsense() -> None:
     async with Chemistry(command=["/bin/sh", "-c", "echo hello; read line"]) as chemistry:
         with pytest.raises(ChemistryUnavailable, match="unreadable answer"):
-            await chemistry.version()
+            await chemistry.canonical(["C"])
 
 
 async def test_child_that_is_stuck_in_its_start(command: list[str], notes: Path) -> None:
     (notes / "stuck").touch()
     async with Chemistry(command=command, start_timeout=0.3) as chemistry:
         with pytest.raises(ChemistryUnavailable, match=r"no answer in 0\.3 s"):
-            await chemistry.version()
+            await chemistry.canonical(["C"])
 
 
 async def test_fault_of_the_machine_is_not_blamed_on_the_molecule(command: list[str], notes: Path) -> None:
@@ -367,13 +370,13 @@ async def test_cancelled_call_leaves_the_object_usable(command: list[str], notes
 async def test_cancelled_start_leaves_the_object_usable(command: list[str], notes: Path) -> None:
     (notes / "stuck").touch()
     async with Chemistry(command=command) as chemistry:
-        call = asyncio.create_task(chemistry.version())
+        call = asyncio.create_task(chemistry.canonical(["C"]))
         await until((notes / "starts").exists)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         (notes / "stuck").unlink()
-        assert await chemistry.version() == version(1000)
+        assert await chemistry.canonical(["OCC"]) == ["CCO"]
 
 
 async def test_closing_does_not_wait_for_a_call(command: list[str], notes: Path, logs: list[Any]) -> None:

@@ -584,3 +584,33 @@ async def test_what_may_have_been_the_machine_s_fault_is_judged_anew(job: Job, m
         await job.again(runner)
         await job.later(runner, minutes=11)
     assert job.bought == FOUR
+
+
+async def test_what_another_chemistry_has_rejected_is_judged_again_at_the_start(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identify = QuickChemistry.identify
+
+    async def strict(self: QuickChemistry, raws: Sequence[str]) -> list[Identity | Rejection]:
+        found = await identify(self, raws)
+        large = Rejection("too_large", "3 heavy atoms; at most 2 are allowed")
+        return [large if raw == "CCN" else one for raw, one in zip(raws, found, strict=True)]
+
+    async def other(_: QuickChemistry) -> str:
+        return "of another day"
+
+    monkeypatch.setattr(QuickChemistry, "identify", strict)
+    async with job.run() as runner:
+        await job.again(runner)
+        await job.later(runner, minutes=11)
+    monkeypatch.setattr(QuickChemistry, "identify", identify)
+    asked = job.asked("/api/site_observations/")
+    await job.once()
+    assert job.asked("/api/site_observations/") == asked
+    assert "CCN" not in job.bought, "it is the same chemistry still"
+    monkeypatch.setattr(QuickChemistry, "version", other)
+    await job.once()
+    assert job.bought == FOUR
+    assert job.asked("/api/site_observations/") == asked + 2, "both targets hold it"
+    await job.once()
+    assert job.asked("/api/site_observations/") == asked + 2

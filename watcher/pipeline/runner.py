@@ -27,7 +27,7 @@ from watcher.pipeline.scan import Scan
 from watcher.pipeline.sending import Sending
 from watcher.pipeline.stage import Context, Stage
 from watcher.pipeline.submit import Submit
-from watcher.pipeline.uploads import take_up_quarantined
+from watcher.pipeline.uploads import take_up_quarantined, take_up_rejected
 from watcher.pipeline.verify import Verify
 from watcher.store.engine import RecordUnavailable, is_trouble
 
@@ -87,6 +87,7 @@ class Runner:
         await self._clock_watch.look_at_record(self._context.store, self._context.settings)
         await adopt_settings(self._context)
         await take_up_quarantined(self._context)
+        await take_up_rejected(self._context)
         await self._verify.verify_all(everything=True)
         await self._health.load()
         await self._notify.take_up()

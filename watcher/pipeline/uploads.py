@@ -6,12 +6,12 @@ from datetime import datetime
 from watcher.errors import Invalid, Transient
 from watcher.pipeline.failures import LONGEST_SERVICE_PAUSE
 from watcher.pipeline.stage import Context
-from watcher.store import legs, outbox, targets, upload_queues
+from watcher.store import compounds, legs, outbox, targets, upload_queues
 from watcher.store.conditions import all_open, close_condition, find
 from watcher.store.engine import Session
 from watcher.store.instance import instance
 from watcher.store.schema import Target, Upload
-from watcher.store.transitions import note
+from watcher.store.transitions import note, say_after_commit
 
 _LONGEST_NAME = 100
 _OF_ARCHIVES = ("archive_unavailable", "archive_quarantined")
@@ -115,6 +115,19 @@ async def take_up_quarantined(context: Context) -> None:
     async with context.store.write() as session:
         for upload in await upload_queues.quarantined_by_another_version(session):
             await take_up(session, context, upload, now=now, why=why)
+
+
+async def take_up_rejected(context: Context) -> None:
+    """Read the uploads again that hold what another chemistry than today's has rejected: it may be a compound now."""
+    version = await context.chemistry.version()
+    async with context.store.read() as session:
+        if not await compounds.rejected_by_another(session, version):
+            return
+    async with context.store.write() as session:
+        found = await compounds.rejected_by_another(session, version)
+        for upload in found:
+            upload.settle_due_at = upload.extracted_at  # all that it held was read then: no late rows are waited for
+        say_after_commit(session, "rejected_compounds_reconsidered", uploads=len(found), chemistry=version)
 
 
 async def take_up(session: Session, context: Context, upload: Upload, *, now: datetime, why: str) -> None:

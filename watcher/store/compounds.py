@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from watcher.store.chunks import chunks
-from watcher.store.schema import Alias, Compound, Observation, digest
+from watcher.store.schema import Alias, Compound, Observation, Target, Upload, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,31 @@ async def unjudged(session: AsyncSession, raws: Sequence[str], chemistry: str) -
         for done in settled:
             del wanted[done]
     return list(wanted.values())
+
+
+async def rejected_by_another(session: AsyncSession, chemistry: str) -> Sequence[Upload]:
+    """Return the current uploads that hold a SMILES rejected by another chemistry than today's.
+
+    Without those that are to be read anyway; it is judged again then.
+    """
+    rejected = (
+        select(Observation.upload_id)
+        .join(Alias, Alias.id == Observation.alias_id)
+        .where(Alias.reason.is_not(None), Alias.chemistry.not_in((chemistry, "")))
+    )
+    found = await session.scalars(
+        select(Upload)
+        .join(Target, Target.current_upload_id == Upload.id)
+        .where(
+            Target.followed,
+            Target.listed,
+            Upload.scoring_state.in_(("extracted", "scored")),
+            Upload.settle_due_at.is_(None),
+            Upload.id.in_(rejected),
+        )
+        .order_by(Upload.id)
+    )
+    return found.all()
 
 
 async def other_spellings(session: AsyncSession, found: Mapping[str, str]) -> dict[str, list[Compound]]:
