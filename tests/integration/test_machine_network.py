@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, text
 
 from tests.support.network import RawServer, raw_server
-from tests.support.pipeline import A, Job, world
+from tests.support.pipeline import A, Job, until, world
 from tests.support.record import SERVER
 from watcher.errors import AlreadyRunning, Ours
 from watcher.settings import DatabaseSettings
@@ -144,43 +144,86 @@ async def results(job: Job) -> dict[str, int]:
         return dict(found.all())
 
 
-@pytest.mark.postgres
-@pytest.mark.parametrize("how", ["terminated", pytest.param("half open", marks=pytest.mark.slow)])
-async def test_a_database_that_is_cut_off_is_waited_for(job: Job, how: str, postgres_database_of_its_own: str) -> None:
+TIMEOUTS = {"terminated": "30s", "half open": "2s"}
+"""How a database is cut off, and when the record gives up waiting for it."""
+
+
+async def cut_off(name: str, flowing: asyncio.Event, how: str) -> None:
     from tests.support.store import on_server  # a plugin: imported before, its checks would not be rewritten
 
+    if how == "half open":
+        flowing.clear()
+        return
+    await asyncio.to_thread(
+        on_server,
+        f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()",
+    )
+
+
+async def connect_again(name: str, flowing: asyncio.Event) -> None:
+    from tests.support.store import on_server
+
+    flowing.set()
+    await asyncio.to_thread(on_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("how", TIMEOUTS)
+async def test_a_database_that_is_cut_off_is_waited_for(job: Job, how: str, postgres_database_of_its_own: str) -> None:
     name = postgres_database_of_its_own
     async with wire() as (server, flowing):
-        job.settings = job.settings.model_copy(
-            update={"database": through(server, name, "2s" if how == "half open" else "30s")}
-        )
+        job.settings = job.settings.model_copy(update={"database": through(server, name, TIMEOUTS[how])})
         with structlog.testing.capture_logs() as logs:
             async with job.run() as runner:
                 assert job.program is not None
                 await job.again(runner)
                 job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
-                if how == "half open":
-                    flowing.clear()
-                else:
-                    await asyncio.to_thread(
-                        on_server,
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                        f" WHERE datname = '{name}' AND pid <> pg_backend_pid()",
-                        f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
-                    )
+                await cut_off(name, flowing, how)
                 await runner.request_scan()
                 for _ in range(2):
                     job.clock.advance(60)
                     await runner.turn()
                     await runner.idle()
                 assert told(logs, "record_unavailable") == 1
-                flowing.set()
-                await asyncio.to_thread(on_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+                await connect_again(name, flowing)
                 await job.later(runner, minutes=2)
                 await job.program.lock.check()
                 assert await results(job) == {"scored": 4}
         assert told(logs, "record_unavailable") == told(logs, "record_available_again") == 1
     assert job.bought == {**ALL, "CCC": 1}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("how", TIMEOUTS)
+async def test_an_answer_to_a_purchase_waits_for_a_database_that_was_cut_off(
+    job: Job, how: str, postgres_database_of_its_own: str
+) -> None:
+    """The connections end between the intent and its answer, which is committed as soon as there are new ones."""
+    name = postgres_database_of_its_own
+    async with wire() as (server, flowing):
+        job.settings = job.settings.model_copy(update={"database": through(server, name, TIMEOUTS[how])})
+        with structlog.testing.capture_logs() as logs:
+            async with job.run() as runner:
+                assert job.program is not None
+                service = job.program.context.molecule_one
+                create = service.create
+
+                async def create_and_cut_off(body: bytes) -> Any:
+                    outcome = await create(body)
+                    await cut_off(name, flowing, how)
+                    return outcome
+
+                service.create = create_and_cut_off  # type: ignore[method-assign]
+                async with asyncio.TaskGroup() as under_way:
+                    under_way.create_task(job.again(runner))
+                    await until(lambda: told(logs, "record_unavailable"))
+                    await connect_again(name, flowing)
+                assert await results(job) == {"scored": 3}
+                assert [one.state for one in await job.batches()] == ["collected"]
+        assert told(logs, "record_unavailable") == told(logs, "record_available_again") == 1
+    assert job.bought == ALL
+    assert job.posts() == 1
 
 
 @pytest.mark.postgres
