@@ -58,6 +58,8 @@ class Weather:
             kinds = [kind for kind in KINDS if fits(call, kind, self.age)]
             if call.startswith("results"):  # what is not listed for long counts as failed
                 kinds = [kind for kind in kinds if kind not in ("repeated", "skipped")]
+            if call == "create":  # what is refused once, alone, has failed for good
+                kinds.remove("400")
             rate, seed = self.random.uniform(0.05, 0.5), self.random.getrandbits(32)
             fault(call, self.random.choice(kinds), self.job, probability=rate, seed=seed)
 
