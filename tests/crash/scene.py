@@ -15,6 +15,7 @@ from typing import Any, Literal
 from typer.testing import CliRunner
 
 from tests.crash.launched import LAUNCHER, Launched
+from tests.support.inbox import Inbox
 from tests.support.process import Served, Workplace, eventually
 from tests.support.record import SERVER
 from watcher.cli import app
@@ -46,6 +47,11 @@ class Kill:
     command: tuple[str, ...] = ("run",)
 
     @property
+    def repeats_a_message(self) -> bool:
+        """Whether a message is out of which the record does not know: it is sent once more, and never again."""
+        return (self.at, self.by) == ("notify.sent", "KILL")
+
+    @property
     def exit_code(self) -> int:
         """How the start ends if it reaches the point."""
         in_order = self.by == "TERM" and self.command == ("run",)
@@ -68,6 +74,11 @@ class Case:
     never_reached: bool = False
     """Whether the last point may lie beyond the end of the work."""
 
+    @property
+    def is_told(self) -> bool:
+        """Whether somebody is told of what happens."""
+        return any(kill.at.startswith("notify.") for kill in self.kills)
+
     def __str__(self) -> str:
         return f"{self.version} {self.on} " + ", ".join(map(str, self.kills))
 
@@ -85,6 +96,8 @@ class Scene:
         self.database = database
         self.options: tuple[str, ...] = ()
         """What the launcher is told at every start from now on."""
+        self.killed = 0
+        """How many starts ended at a point."""
         self.rows: list[Row] = []
         self.uploads = 0
         self.desk = Workplace(folder, served)
@@ -126,6 +139,7 @@ class Scene:
             reached = any(one.at in line for line in process.stderr if line.startswith("launch: reached"))
             assert reached or not must, f"{one.at} was not reached, the end was {code}"
             assert code == (one.exit_code if reached else 0)
+        self.killed += reached
         return reached
 
     def _filled(self, command: Sequence[str]) -> list[str]:
@@ -171,6 +185,8 @@ class Scene:
         if [tuple(row) for row in upload] != [(self.uploads, "stored", "scored")]:
             return False
         if any(self.query("SELECT id FROM claim WHERE state IN ('wanted', 'reserved')")):
+            return False
+        if any(self.query("SELECT id FROM outbox WHERE sent_at IS NULL")):
             return False
         return not self.query(
             "SELECT id FROM batch WHERE state NOT IN ('collected', 'closed', 'released')"
@@ -283,9 +299,13 @@ def scene(folder: Path, version: Version, on: str = "sqlite", **options: Any) ->
         yield Scene(folder, served, version=version, database=database)
 
 
-def play(case: Case, folder: Path) -> int:
-    """Play one case to its end; return how often the daemon was killed or ended on the way."""
-    with scene(folder, case.version, case.on) as stage:
+def play(case: Case, folder: Path) -> None:
+    """Play one case to its end."""
+    with ExitStack() as stack:
+        stage = stack.enter_context(scene(folder, case.version, case.on))
+        inbox = stack.enter_context(Inbox()) if case.is_told else None
+        if inbox is not None:
+            stage.desk.set("notify", urls=[inbox.url])
         if not case.listing:
             stage.served.do(lambda sandbox: setattr(sandbox.molecule_one.listing, "form", "missing"))
             stage.desk.set("molecule_one", unconfirmed_window="2s")  # so long nothing is sent without the list
@@ -299,7 +319,10 @@ def play(case: Case, folder: Path) -> int:
             doubtful = doubtful or kill.by == "KILL"
         stage.settle(listing=case.listing)
         stage.check()
-        return len(case.kills)
+        if inbox is not None:
+            messages = [(post["title"], post["message"]) for post in inbox.posts]
+            assert messages == messages[:1] * (1 + sum(kill.repeats_a_message for kill in case.kills))
+            assert messages[0][0] == f"{TARGET[0]} {TARGET[1]} upload 1"
 
 
 def play_all(cases: Sequence[Case], folder: Path, *, at_once: int = 3) -> None:

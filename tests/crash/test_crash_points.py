@@ -3,7 +3,8 @@
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import product
 from pathlib import Path
@@ -63,6 +64,8 @@ RECORD = (
 """Points at which another record is another matter."""
 UPGRADE = ("backup.written", "backup.named", "migrate.changing", "migrate.changed")
 """Points of the upgrade of an older record, in their order."""
+UPGRADE_ON_SERVER = ("migrate.changing", "migrate.changed")
+"""The same where the server sees to copies."""
 PRUNE = ("prune.intended", "prune.set-aside", "prune.removed")
 """Points of the removal of an archive, in their order."""
 LEFT = ("receive.renamed", "unpack.renamed", "download.pointed")
@@ -89,8 +92,25 @@ SURE = 23
 """As many as it makes at least: results that come late come together, in fewer commits."""
 ANSWER = 16
 """The commit of the first answer to a purchase."""
+ASKED_TO_END = (8, ANSWER - 1, ANSWER)
+"""Commits around which the daemon is asked to end, too: of what it has read, of an intent, and of its answer."""
 SIDES = ("store.committing", "store.committed")
 """Points before and after any commit."""
+COMMIT_ON_POSTGRES = [
+    Case((Kill(side, ANSWER),), version, "postgres") for side, version in zip(SIDES, VERSIONS, strict=True)
+]
+AT_POINTS = [one for one in POINTS if not one.startswith(("store.", "backup.", "prune.", "restore."))]
+"""Points with ends that are cases of their own."""
+BY_HAND = {
+    "upgrade": 1 + len(UPGRADE),
+    "upgrade on postgres": 1 + len(UPGRADE_ON_SERVER),
+    "removal": len(PRUNE),
+    "left": 1,
+    "restore": 2 + len(RESTORE),
+    "daily copy": 3,
+    "copy by hand": 3,
+}
+"""How often the tests that tell a story end the program at a point."""
 
 
 WAYS_DIFFER = ("submit.", "reconcile.", "collect.")
@@ -101,12 +121,51 @@ def cases_of(point: str, on: Literal["sqlite", "postgres"] = "sqlite") -> Iterat
     """Every way in which a daemon may end at a point."""
     for version, by in product(VERSIONS, SIGNALS):
         takes_turns = not point.startswith(WAYS_DIFFER) and (len(point) % 2 == 0) == (version == "v1")
-        if by == "TERM" and (point in COMMANDS or takes_turns):
-            continue  # only the daemon ends in order; and where the versions are alike, one of them at each point
+        if by == "TERM" and takes_turns:
+            continue  # where the versions are alike, one of them at each point
         listing = point != "adopt.recording"
         for nth in (1, 2) if point in TWICE else (1,):
             last = Kill(point, nth, by, COMMANDS.get(point, ("run",)))
             yield Case((*BEFORE.get(point, ()), last), version, on, listing=listing)
+
+
+def cases_around(nth: int) -> Iterator[Case]:
+    """End the daemon on both sides of a commit: on one side in one version, on the other side in the other."""
+    for number, side in enumerate(SIDES):
+        for by in SIGNALS if nth in ASKED_TO_END else SIGNALS[:1]:
+            yield Case((Kill(side, nth, by),), VERSIONS[(nth + number) % 2], never_reached=nth > SURE)
+
+
+def cases_on_postgres(point: str) -> Iterator[Case]:
+    """One way at each point, for what differs between the versions is not the record."""
+    version = VERSIONS[RECORD.index(point) % 2]
+    for one in cases_of(point, "postgres"):
+        if (one.version, one.kills[-1].nth, one.kills[-1].by) == (version, 1, "KILL"):
+            yield one
+
+
+def ends_in_the_longer_proofs() -> Counter[str]:
+    """Count, by database, how often the longer proofs end the program at a point, as far as each is sure to."""
+    cases = [
+        *(case for point in AT_POINTS for case in cases_of(point)),
+        *(case for nth in range(1, SURE + 1) for case in cases_around(nth)),
+        *(case for point in RECORD for case in cases_on_postgres(point)),
+        *COMMIT_ON_POSTGRES,
+        *(case for version in VERSIONS for case in cases_without_listing(version)),
+    ]
+    counted = Counter[str]()
+    for case in cases:
+        counted[case.on] += len(case.kills)
+    for what, ends in BY_HAND.items():
+        on = "postgres" if what.endswith("postgres") else "sqlite"
+        counted[on] += ends * {"upgrade": 2, "removal": 2, "left": len(LEFT), "restore": 2}.get(what, 1)
+    return counted
+
+
+def cases_without_listing(version: Version) -> Iterator[Case]:
+    """End the daemon when only a person can know what was bought."""
+    for nth in (1, 2):
+        yield Case((Kill("submit.answered", nth),), version, listing=False)
 
 
 def test_a_few_kills_that_matter_most(tmp_path: Path) -> None:
@@ -123,9 +182,7 @@ def test_a_few_kills_that_matter_most(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "point", [one for one in POINTS if not one.startswith(("store.", "backup.", "prune.", "restore."))]
-)
+@pytest.mark.parametrize("point", AT_POINTS)
 def test_ended_at_a_point(point: str, tmp_path: Path) -> None:
     play_all(list(cases_of(point)), tmp_path)
 
@@ -147,13 +204,7 @@ def test_what_the_kills_and_the_check_rest_on(version: Version, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(1, COMMITS + 1, 5))
 def test_killed_around_each_commit(first: int, tmp_path: Path) -> None:
-    """On one side in one version, on the other side in the other."""
-    cases = [
-        Case((Kill(side, nth),), VERSIONS[(nth + number) % 2], never_reached=nth > SURE)
-        for nth in range(first, min(first + 5, COMMITS + 1))
-        for number, side in enumerate(SIDES)
-    ]
-    play_all(cases, tmp_path)
+    play_all([one for nth in range(first, min(first + 5, COMMITS + 1)) for one in cases_around(nth)], tmp_path)
 
 
 @pytest.mark.slow
@@ -161,21 +212,40 @@ def test_killed_around_each_commit(first: int, tmp_path: Path) -> None:
 def test_an_upgrade_that_is_ended_again_and_again(
     version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    end_an_upgrade_again_and_again(version, "sqlite", UPGRADE, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_an_upgrade_on_postgresql_that_is_ended_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_server: None
+) -> None:
+    end_an_upgrade_again_and_again("v2", "postgres", UPGRADE_ON_SERVER, tmp_path, monkeypatch)
+
+
+def end_an_upgrade_again_and_again(
+    version: Version,
+    on: Literal["sqlite", "postgres"],
+    points: Sequence[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     migrations = tmp_path / "migrations"
     shutil.copytree(migrate.migrations_directory(), migrations, ignore=shutil.ignore_patterns("__pycache__"))
     (migrations / "versions" / "0002_made_up.py").write_text(NEXT, encoding="utf-8")
-    with scene(tmp_path / "scene", version) as stage:
+    with scene(tmp_path / "scene", version, on) as stage:
         stage.kill(Kill("submit.recorded"))
         stage.options = ("--migrations", str(migrations))
-        for point in UPGRADE:
+        for point in points:
             assert stage.answer("SELECT version_num FROM alembic_version") == [("0001",)]
             # A daemon that is asked to end while it starts would finish the upgrade first.
-            command = ("db", "upgrade") if version == "v1" and point != UPGRADE[-1] else ("run",)
+            command = ("db", "upgrade") if version == "v1" and point != points[-1] else ("run",)
             stage.kill(Kill(point, by=BY[version], command=command))
         assert stage.answer("SELECT version_num FROM alembic_version") == [("0002",)]
         stage.settle()
         monkeypatch.setattr(migrate, "HEAD", "0002")
         stage.check()
+        assert stage.killed == BY_HAND["upgrade" if on == "sqlite" else "upgrade on postgres"]
 
 
 @pytest.mark.slow
@@ -194,6 +264,7 @@ def test_a_removal_that_is_ended_again_and_again(version: Version, tmp_path: Pat
         stage.desk.call("prune")
         stage.check()
         assert not old.exists()
+        assert stage.killed == BY_HAND["removal"]
 
 
 @pytest.mark.slow
@@ -213,6 +284,7 @@ def test_what_is_left_of_an_upload_that_is_passed_over(point: str, tmp_path: Pat
         ]  # fmt: skip
         folder = stage.folder / "downloads" / TARGET[1] / TARGET[0] / "1"
         assert not folder.exists() or not any(folder.iterdir())
+        assert stage.killed == BY_HAND["left"]
 
 
 @pytest.mark.slow
@@ -240,6 +312,7 @@ def test_a_restore_that_is_ended_again_and_again(version: Version, tmp_path: Pat
         stage.kill(Kill("restore.copied", by=BY[version], command=("db", "restore", "copy.db")))
         stage.settle()
         stage.check()
+        assert stage.killed == BY_HAND["restore"]
 
 
 @pytest.mark.slow
@@ -261,6 +334,7 @@ def test_a_daily_copy_that_is_killed(tmp_path: Path) -> None:
         stage.check()
         assert {named} < {*copies.iterdir()} == {*copies.glob("watcher.db.*")}
         assert all(rows_of("batch", copy) > 0 for copy in [*copies.iterdir()])
+        assert stage.killed == BY_HAND["daily copy"]
 
 
 @pytest.mark.slow
@@ -277,6 +351,7 @@ def test_a_copy_by_hand_that_is_ended(tmp_path: Path) -> None:
         assert [(rows_of("batch", copy),)] == [(rows_of("batch", first),)] == stage.answer("SELECT count(*) FROM batch")
         stage.settle()
         stage.check()
+        assert stage.killed == BY_HAND["copy by hand"]
 
 
 def rows_of(table: str, copy: Path) -> int:
@@ -290,22 +365,19 @@ def rows_of(table: str, copy: Path) -> int:
 @pytest.mark.postgres
 @pytest.mark.parametrize("point", RECORD)
 def test_ended_at_a_point_on_postgresql(point: str, tmp_path: Path, postgres_server: None) -> None:
-    version = VERSIONS[RECORD.index(point) % 2]  # what differs between them is not the record
-    cases = [one for one in cases_of(point, "postgres") if one.version == version]
-    play_all([one for one in cases if (one.kills[-1].nth, one.kills[-1].by) == (1, "KILL")], tmp_path)
+    play_all([*cases_on_postgres(point)], tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.postgres
 def test_killed_around_a_commit_on_postgresql(tmp_path: Path, postgres_server: None) -> None:
-    sides = zip(SIDES, VERSIONS, strict=True)
-    play_all([Case((Kill(side, ANSWER),), version, "postgres") for side, version in sides], tmp_path)
+    play_all(COMMIT_ON_POSTGRES, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_cannot_be_proven_waits_for_a_person(version: Version, tmp_path: Path) -> None:
-    play_all([Case((Kill("submit.answered", nth),), version, listing=False) for nth in (1, 2)], tmp_path)
+    play_all([*cases_without_listing(version)], tmp_path)
 
 
 @pytest.mark.slow

@@ -5,7 +5,20 @@ from collections import Counter
 from pathlib import Path
 
 import watcher
-from tests.crash.test_crash_points import BEFORE, COMMANDS, PRUNE, RECORD, RESTORE, UPGRADE, cases_of
+from tests.crash.test_crash_points import (
+    AT_POINTS,
+    BEFORE,
+    COMMANDS,
+    LEFT,
+    PRUNE,
+    RECORD,
+    RESTORE,
+    SIGNALS,
+    SURE,
+    UPGRADE,
+    cases_of,
+    ends_in_the_longer_proofs,
+)
 from watcher import points
 
 PACKAGE = Path(watcher.__file__).parent
@@ -26,6 +39,13 @@ def test_every_point_is_reached_once_and_every_reached_one_is_known() -> None:
     assert len(points.POINTS) >= 15
 
 
+def test_the_number_of_ends_is_the_one_that_is_told() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
+    ends = ends_in_the_longer_proofs()
+    assert f"at least {ends['sqlite']} times over SQLite, {ends['postgres']} over PostgreSQL |" in told
+    assert f"of {SURE} commits" in told
+
+
 def test_nothing_in_the_program_arms_a_point() -> None:
     assert points.hook is None
     for path in PACKAGE.rglob("*.py"):
@@ -41,5 +61,7 @@ def test_a_point_without_a_hook_is_nothing() -> None:
 
 def test_every_point_has_its_cases() -> None:
     own = {*UPGRADE, *PRUNE, *RESTORE}
-    assert all(point in own or list(cases_of(point)) for point in points.POINTS)
-    assert set(RECORD) | own | {*BEFORE} | {*COMMANDS} <= set(points.POINTS)
+    assert own | {*AT_POINTS} | {"store.committing", "store.committed"} == points.POINTS.keys()
+    assert {*RECORD, *LEFT, *BEFORE, *COMMANDS} <= points.POINTS.keys()
+    for point in AT_POINTS:
+        assert {case.kills[-1].by for case in cases_of(point)} == {*SIGNALS}, point

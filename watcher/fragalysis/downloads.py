@@ -16,6 +16,7 @@ from watcher.errors import AuthFailure, Failure, Invalid, NotFound, Transient
 from watcher.fragalysis.builds import BuildFailed, Building, BuildReady, BuildTask, FileLink, TaskStatus
 from watcher.fragalysis.session import Session
 from watcher.http import SHORT
+from watcher.points import reach
 from watcher.settings import DownloadSettings
 
 DOWNLOAD_PATH = "/api/download_structures/"
@@ -135,6 +136,7 @@ class Downloads:
         for _ in range(_BUILDS):
             if task is None:
                 asked = await self.request_download(name, tas, options)
+                reach("download.requested")
                 if isinstance(asked, FileLink):
                     return asked
                 task = asked

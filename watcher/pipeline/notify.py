@@ -15,6 +15,7 @@ from watcher.notify import Letter
 from watcher.notify_process import label_of
 from watcher.pipeline.failures import backoff
 from watcher.pipeline.stage import Context
+from watcher.points import reach
 from watcher.store import outbox
 from watcher.store.conditions import all_open, close_condition, open_condition
 from watcher.store.engine import Session
@@ -68,7 +69,9 @@ class Notify:
             message = combine([Waiting(one.id, one.event, one.subject, one.body) for one in due])
             for one in due:
                 one.begun_at = now if one.id in message.covers else None
+        reach("notify.begun")
         await self._context.notifier.send(url, Letter(message.subject, message.body, message.tone))
+        reach("notify.sent")
         now = self._context.clock.now()
         async with self._context.store.write() as session:
             await outbox.record_sent(session, unit, message.covers, now)
