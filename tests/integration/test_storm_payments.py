@@ -11,6 +11,7 @@ from tests.support.pipeline import A, B, Job, Version, until, world
 from watcher.pipeline.settle import settle
 from watcher.store import allowance, batches
 from watcher.store.conditions import close_condition
+from watcher.store.schema import Condition, ForeignBatch
 
 pytest_plugins = ("tests.support.at_once",)
 pytestmark = pytest.mark.usefixtures("sqlite_at_once")
@@ -316,6 +317,32 @@ async def test_a_restored_record_sends_nothing_before_it_has_read_back(tmp_path:
         assert (job.bought, job.posts()) == (ALL | {"CCC": 1}, 3)
         assert {row.disposition for row in await job.rows()} == {"scored"}
         assert await job.conditions() == {}
+
+
+async def test_a_service_without_names_does_not_tell_what_a_restored_record_has_forgotten(tmp_path: Path) -> None:
+    """The limit of API v1: what was bought since the copy is bought again, and no condition tells of it.
+
+    `watcher db restore` warns, with the words that a person needs before the next start.
+    """
+    async with paid_world(tmp_path, "v1") as job:
+        job.set("download", enabled=False)
+        job.set("fragalysis", targets=[A[0]])
+        await job.once()
+        backup = await take_backup(job)
+        job.set("fragalysis", targets=["*"])
+        job.set("molecule_one", batch_size=1)
+        job.sandbox.fragalysis.add_upload(*A, [("A0400a", "CCC", "Z9")])
+        await job.once()
+        assert (job.bought, job.posts()) == (ALL | {"CCC": 1}, 3)
+        await asyncio.to_thread(restore, job, backup)
+        await job.once()
+        assert job.bought == ALL | {"c1ccccc1": 2, "CCC": 2}, "once more, and never a third time; the copy's own not"
+        await job.once()
+        assert job.posts() == 5
+        assert await states(job) == ["collected"] * 3
+        assert len(await job.all(ForeignBatch)) == 2, "the forgotten ones count as somebody else's"
+        assert {row.disposition for row in await job.rows()} == {"scored"}
+        assert await job.all(Condition) == []
 
 
 @ONE_AT_ONCE
