@@ -22,6 +22,7 @@ import structlog
 
 from tests.support.pipeline import Job, world
 from tests.support.process import Served, Workplace, environment, shown_by
+from tests.support.record import settings_for_database
 from watcher import chemistry, log
 from watcher.cli.output import clean
 from watcher.pipeline.uploads import label_of
@@ -29,6 +30,7 @@ from watcher.sandbox import Fault, Sandbox
 from watcher.settings import HttpSettings, LogSettings
 from watcher.store.schema import Condition, Target
 
+pytest_plugins = ("tests.support.store",)
 pytestmark = pytest.mark.slow
 
 BIG = 320 * 2**20
@@ -199,6 +201,8 @@ BOTTOMLESS = {
     "search-status": "molecule_one",
     "search-result": "molecule_one",
 }
+SENT = ("^/api/download_structures", "batch-search$")
+"""What is also posted to."""
 JSON = {"Content-Type": "application/json"}
 SHAPES = {
     "list": DEEP,
@@ -221,8 +225,9 @@ SHAPES = {
 async def test_answers_without_a_bottom(tmp_path: Path, path: str, shape: str) -> None:
     async with world(tmp_path) as job:
         where: Any = BOTTOMLESS[path]
-        job.fault(where, "status", path, method="GET", status=200, body=SHAPES[shape], headers=JSON, times=4)
-        job.fault(where, "status_after", path, method="POST", status=200, body=SHAPES[shape], headers=JSON, times=1)
+        said = {"status": 200, "body": SHAPES[shape], "headers": JSON}
+        asked = job.fault(where, "status", path, method="GET", times=4, **said)
+        sent = job.fault(where, "status_after", path, method="POST", times=1, **said)
         with structlog.testing.capture_logs() as logs:
             async with job.run() as runner:
                 await asyncio.to_thread(chemistry.identify, "C")  # the memory that RDKit takes for itself
@@ -235,6 +240,8 @@ async def test_answers_without_a_bottom(tmp_path: Path, path: str, shape: str) -
         assert set(await job.conditions()) == set(quarantined)
         assert set(job.bought.values()) <= {1}
         assert quarantined or len(job.bought) == 3
+        assert asked.hits
+        assert bool(sent.hits) == (path in SENT)
 
 
 NAMES = (
@@ -403,11 +410,16 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     root.setLevel(level)
 
 
+@pytest.mark.parametrize("on", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 async def test_conditions_about_such_targets_fit_any_database_and_any_terminal(
-    tmp_path: Path, terminal: Terminal
+    tmp_path: Path, terminal: Terminal, on: str, request: pytest.FixtureRequest
 ) -> None:
-    """PostgreSQL cannot index a text of more than 2700 bytes."""
-    async with world(tmp_path, empty=True) as job:
+    """PostgreSQL cannot index a text of more than 2700 bytes, nor store a NUL."""
+    database = ""
+    if on == "postgres":
+        name = request.getfixturevalue("postgres_database_of_its_own")
+        database = settings_for_database(name).url.get_secret_value()
+    async with world(tmp_path, empty=True, database=database) as job:
         assert isinstance(job, Job)
         job.set("download", enabled=False)
         people(job.sandbox)
@@ -419,6 +431,10 @@ async def test_conditions_about_such_targets_fit_any_database_and_any_terminal(
         assert len(found) == len(NAMES)
         assert max(len(one.subject.encode("utf-8", "surrogatepass")) for one in found) < 2000
         assert len({label_of(one) for one in await job.all(Target)}) == len(NAMES)
+        assert {(one.target, one.code, one.compound_code) for one in await job.rows()} == {
+            (name, name, name) for name in NAMES
+        }
+        assert job.bought == dict.fromkeys(_SMILES, 1)
         for target in job.sandbox.fragalysis.world.targets:
             target.vanished = False
         await job.once()
