@@ -1,7 +1,8 @@
 """Uploads: seen, compared, read, exported, in either age of Fragalysis and with either version of Molecule.one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from watcher.chemistry_records import Identity, Rejection
 from watcher.errors import Invalid
 from watcher.fragalysis import Fragalysis, NoObservations
 from watcher.pipeline.runner import Runner
+from watcher.sandbox import FragalysisServer
 
 FOUR = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
 
@@ -187,26 +189,43 @@ async def test_a_target_that_is_made_anew_after_a_while_has_vanished_once(job: J
     assert len(await job.ever("vanished")) == 1
 
 
+LISTED: dict[str, tuple[Callable[[FragalysisServer], object], dict[str, tuple[object, object]]]] = {
+    "vanished": (
+        lambda server: server.vanish(*PRIVATE), {"target_listed_changed": (True, False)}
+    ),
+    "renamed": (
+        lambda server: server.rename(*A, "Enterovirus"), {"target_name_changed": (A[0], "Enterovirus")}
+    ),
+    "the index went down": (
+        lambda server: server.withdraw(*A), {"target_current_upload_index_changed": (2, 1)}
+    ),
+    "another time": (
+        lambda server: server.touch(*A), {"target_current_upload_index_changed": (2, 2)}
+    ),
+}  # fmt: skip
+"""What happens to a target, and what is said of it."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["vanished", "renamed", "the index went down", "another time"])
+@pytest.mark.parametrize("what", LISTED)
 async def test_what_the_listing_shows_is_said_once(job: Job, what: str) -> None:
+    """A private target vanishes just so when the session that showed it ends."""
+    happens, told = LISTED[what]
+    job.set("fragalysis", token=job.sandbox.fragalysis.session_token)
+    job.sandbox.fragalysis.add_target(*PRIVATE, public=False)
+    job.sandbox.fragalysis.add_upload(*PRIVATE, [("S0001a", "CC(C)CCNS(C)=O", "Z7")])
     job.sandbox.fragalysis.add_upload(*A, [*ROWS_A, ("A0400a", "CCC", "Z9")])
     async with job.run() as runner:
         await job.again(runner)
         await job.later(runner, minutes=11)
-        match what:
-            case "vanished":
-                job.sandbox.fragalysis.vanish(*A)
-            case "renamed":
-                job.sandbox.fragalysis.rename(*A, "Enterovirus")
-            case "the index went down":
-                job.sandbox.fragalysis.withdraw(*A)
-            case _:
-                job.sandbox.fragalysis.touch(*A)
+        happens(job.sandbox.fragalysis)
         with structlog.testing.capture_logs() as logs:
             await job.again(runner)
-        opened = [one["kind"] for one in logs if one["event"] == "condition_opened"]
-        assert opened == (["vanished"] if what == "vanished" else [])
+        changed = [one for one in logs if re.fullmatch("target_.*_changed", one["event"])]
+        assert [one["log_level"] for one in changed] == ["info"]
+        assert {one["event"]: (one["old"], one["new"]) for one in changed} == told
+        opened = [(one["subject"], one["kind"]) for one in logs if one["event"] == "condition_opened"]
+        assert opened == ([(f"target {PRIVATE[0]}@{PRIVATE[1]}", "vanished")] if what == "vanished" else [])
         await job.later(runner, minutes=11)
         await no_more_is_said(job, runner)
 
