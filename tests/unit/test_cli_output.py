@@ -7,7 +7,7 @@ import json
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -29,10 +29,20 @@ def cells(**values: Any) -> dict[str, str]:
     return dict(zip(COLUMNS, line, strict=True))
 
 
+TEXTS = [name for name, type_ in get_type_hints(Row).items() if str in (type_, *get_args(type_))]
+"""The columns that hold text, whoever writes it."""
+
+
+def test_what_comes_from_outside_is_text() -> None:
+    outside = {"target", "target_access_string", "code", "compound_code", "smiles_input", "smiles", "reason", "status"}
+    assert outside < {*TEXTS} < {*COLUMNS}
+
+
+@pytest.mark.parametrize("column", TEXTS)
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
-def test_text_that_a_spreadsheet_would_run_is_defused(text: str) -> None:
-    assert cells(code=text)["code"] == f"'{text}"
-    assert json.loads(_jsonl(row(code=text)))["code"] == text
+def test_text_that_a_spreadsheet_would_run_is_defused(text: str, column: str) -> None:
+    assert cells(**{column: text})[column] == f"'{text}"
+    assert json.loads(_jsonl(row(**{column: text})))[column] == text
 
 
 @pytest.mark.parametrize("text", ["x;=1+1", "x\t=1+1", "x\n=1+1", "x\r=1+1", 'x";=1+1', "x,=1+1", "a;b"])
