@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import func, select, update
 
-from tests.support.record import World, result, settings_for_file
+from tests.support.record import DRAWN, World, result, settings_for_file
 from watcher.fragalysis import Target as RemoteTarget
 from watcher.fragalysis import TargetUploads
 from watcher.fragalysis import Upload as RemoteUpload
 from watcher.pipeline.scan import compare
 from watcher.store import batches, legs, results, targets
-from watcher.store.batches import MOVES
 from watcher.store.engine import Store
 from watcher.store.invariants import broken_rules
 from watcher.store.schema import Batch, BatchItem, Claim, Compound, Score, Target, Transition
@@ -51,10 +50,26 @@ ACTIONS = (
 CHOICE = st.integers(min_value=0, max_value=1000)
 
 
+RARE = (
+    "unconfirmed -> released",
+    "lost -> released",
+    "unconfirmed -> submitted",
+    "lost -> submitted",
+    "released -> submitted",
+    "submitted -> lost",
+    "finished -> collected",
+    "approved",
+    "withdrawn",
+)
+"""What must have taken effect in a long run: each takes several actions."""
+
+
 class Purchases(RuleBasedStateMachine):
     """A record, a vendor that remembers what it really took, and a person."""
 
     template: ClassVar[Path]
+    totals: ClassVar[Counter[str]] = Counter()
+    """How often what is drawn seldom took effect."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,6 +88,8 @@ class Purchases(RuleBasedStateMachine):
         self.items: dict[int, list[str]] = {}
         self.raw: set[tuple[int, str]] = set()
         self.ended: dict[int, str] = {}
+        self.final: dict[int, str] = {}
+        """Batches that nothing changes any more."""
         self.moves = 0
         for target in range(2):
             self.upload_appears(target, 1, POOL[target : target + 3])
@@ -112,6 +129,7 @@ class Purchases(RuleBasedStateMachine):
             if failed:
                 self.listed[target_id][key] = True
             else:
+                self.totals["withdrawn"] += key == max(keys, key=lambda one: one[1])
                 del self.listed[target_id][key]
             self.scan(target_id)
 
@@ -224,7 +242,7 @@ class Purchases(RuleBasedStateMachine):
     # People and time
 
     def a_person_approves(self, which: int) -> None:
-        self.run(self.world.approve(self.targets[which % 2]))
+        self.totals["approved"] += self.run(self.world.approve(self.targets[which % 2]))
 
     def limits_change(self, a_day: int, a_scan: int) -> None:
         self.world.policy = Policy(compounds_per_day=a_day, new_compounds_per_scan=a_scan)
@@ -302,11 +320,18 @@ class Purchases(RuleBasedStateMachine):
             )
             for number, old, new in moved:
                 self.moves = number
-                assert new == "submitting" if old is None else new in MOVES[old]
+                assert new in DRAWN[old], f"from {old} to {new}"
+                assert old is not None or new == "submitting", "nothing is read back here"
+                self.totals[f"{old} -> {new}"] += 1
+            found = dict((await session.execute(select(Batch.id, Batch.state))).all())
+            changed = {one: found[one] for one, state in self.final.items() if found[one] != state}
+            assert not changed, "a batch that had ended has changed"
+            self.final = {one: state for one, state in found.items() if state in ("collected", "closed")}
 
 
 def run_machine(template: Path, *, examples: int, steps: int) -> None:
     Purchases.template = template
+    Purchases.totals.clear()
     run_state_machine_as_test(
         Purchases,
         settings=settings(
@@ -327,6 +352,9 @@ def test_the_promises_hold_in_any_order(sqlite_template: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_the_promises_hold_in_any_order_for_long(sqlite_template: Path) -> None:
     run_machine(sqlite_template, examples=30, steps=80)
+    done = Purchases.totals
+    print(dict(sorted(done.items())))  # noqa: T201 - shown with -s
+    assert min(done[what] for what in RARE) >= 1
 
 
 MISTAKES = {

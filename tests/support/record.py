@@ -27,6 +27,18 @@ CHEMISTRY = "today"
 SERVER = "127.0.0.1:5432"
 """PostgreSQL, where there is one."""
 DAY = timedelta(days=1)
+DRAWN = {
+    None: {"submitting", "submitted"},  # the latter if it was read back
+    "submitting": {"submitted", "closed", "unconfirmed"},
+    "unconfirmed": {"submitted", "released"},
+    "submitted": {"finished", "lost", "released"},
+    "finished": {"collected", "lost", "released"},
+    "lost": {"submitted", "released"},
+    "released": {"submitted"},
+    "closed": {"submitted"},
+    "collected": set[str](),
+}
+"""What docs/architecture.md draws of a batch: the states that follow each. Nothing ever leaves `collected`."""
 
 
 def settings_for_file(file: Path, **values: Any) -> DatabaseSettings:
