@@ -67,7 +67,7 @@ async def test_a_fault_is_told_once_and_forgotten(tmp_path: Path, story: Story, 
                 await help_out(job)
                 await calm(job, runner, 1)
             await ends_right(job, *everything)
-            # Of a batch that is refused for its content, the whole and each half are tries of their own, then and later.
+            # A batch that is refused for its content is tried whole and in halves, then and later.
             told_once(story, told, most=6 if (call, kind) == ("create", "400") else MOST_LINES)
 
 
