@@ -193,7 +193,8 @@ SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
     "list": {  # waited for where it could show a batch of ours: where it has names
         "read_back": ("404:2026", "missing:2026", "wrong_type:2026", "repeated:2026"),
         "": ("404", "404_page:2024", "missing", "wrong_type", "repeated", "skipped"),  # a bare list can be cut unseen
-        "unreadable": ("400",),  # it has one, and does not show it: nothing is bought without it
+        "read_back unreadable": ("400:2026",),  # it has one, and does not show it
+        "unreadable": ("400:2024",),
     },
     "details": {
         "": HARMLESS,
