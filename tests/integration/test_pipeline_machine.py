@@ -70,10 +70,7 @@ FRANK = ("whole", "cut", "none")
 WITHDRAWN = ("the index went down", "no upload is listed any more")
 """Why an upload counts no more, as transitions say."""
 RARE = (
-    "unconfirmed -> released by a person",
     "unconfirmed -> submitted by a person",
-    "submitted -> lost",
-    "retried",
     "approved",
     "withdrawn",
     "restores",
