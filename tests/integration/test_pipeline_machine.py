@@ -70,7 +70,6 @@ FRANK = ("whole", "cut", "none")
 WITHDRAWN = ("the index went down", "no upload is listed any more")
 """Why an upload counts no more, as transitions say."""
 RARE = (
-    "unconfirmed -> submitted by a person",
     "approved",
     "withdrawn",
     "restores",

@@ -60,9 +60,6 @@ async def test_a_fault_is_told_once_and_forgotten(tmp_path: Path, story: Story, 
             assert asked < (1500 if call == "task" else 400), "no hot loop"
             assert story.turns < 400
             await calm(job, runner)
-            if (call, kind) == ("list", "400"):  # it is not waited for nor asked for again: only time tells it is over
-                await job.later(runner, hours=13)
-                await runner.keep_house()
             left = left_to_a_person(call, kind, age)
             assert {(one.subject, one.kind) for one in await job.open_conditions()} == left
             assert job.posts() == 1 or not await held(job)

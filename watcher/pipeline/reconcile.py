@@ -60,6 +60,8 @@ class Reconcile:
         self._sending = sending
         self._gate = Gate(context, sending, new_record=new_record)
         self._failed_in_a_row = 0
+        self._again_at: float | None = None
+        """When the list is asked for that could not be read, on the monotonic clock, also if nothing waits for it."""
         self._unlisted = Unproven()
         """Looks since the start at which the service had no list at all."""
         self._lists = False
@@ -84,7 +86,9 @@ class Reconcile:
             self._gate.look_at is None or self._gate.look_at <= self._context.clock.monotonic()
         ):
             return [0]
-        if await self._stale(session) or await batches.due(session, now, "unconfirmed", "closed"):
+        if self._is_asked_again() or await self._stale(session):
+            return [0]
+        if await batches.due(session, now, "unconfirmed", "closed"):
             return [0]
         return [0] if await self._late(session, now) else []
 
@@ -99,10 +103,10 @@ class Reconcile:
             doubtful = await batches.in_state(session, "unconfirmed")
             late = await self._late(session, self._context.clock.now())
             refused = await batches.refused(session)
-        if self._sending.allowed and not doubtful and not late and not refused:
+        if self._sending.allowed and not (doubtful or late or refused or self._is_asked_again()):
             return
         listing = await self._context.molecule_one.list_batches()
-        self._failed_in_a_row = 0
+        self._failed_in_a_row, self._again_at = 0, None
         if listing is None:
             await self._no_listing(late)
             return
@@ -119,7 +123,9 @@ class Reconcile:
         now = self._context.clock.now()
         self._failed_in_a_row += 1
         wait = wait_after(failure, self._failed_in_a_row, self._context.random)
-        self._gate.look_at = self._context.clock.monotonic() + wait.total_seconds()
+        monotonic = self._context.clock.monotonic()
+        self._gate.look_at = monotonic + wait.total_seconds()
+        self._again_at = monotonic + _SLOW_LOOK.total_seconds()
         async with self._context.store.write() as session:
             for batch in await batches.in_state(session, "unconfirmed"):
                 batch.attempts += 1
@@ -129,6 +135,10 @@ class Reconcile:
             await self._rule_out(session, proven=False, now=now)
             may_send = await self._gate.may_open_without(session, failure, now)
         self._sending.allowed |= may_send
+
+    def _is_asked_again(self) -> bool:
+        """Say whether it is time to see whether the list can be read again: what it shows of ours is read back."""
+        return self._again_at is not None and self._again_at <= self._context.clock.monotonic()
 
     async def _stale(self, session: Session) -> list[Batch]:
         """Batches in `submitting` that this process is not sending."""
