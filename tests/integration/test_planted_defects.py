@@ -144,6 +144,15 @@ DEFECTS = {
             Change(
                 "watcher/pipeline/extract.py",
                 """\
+            if target.current_upload_id != unit:
+""",
+                """\
+            if not target.followed:
+""",
+            ),
+            Change(
+                "watcher/pipeline/extract.py",
+                """\
             if target.current_upload_id != upload.id:
 """,
                 """\
