@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from tests.support.clock import FakeClock
 from watcher.archives import Undecodable, archive_name, receive, target_directory, unpack, upload_directory
-from watcher.errors import AuthFailure, Invalid, Transient
+from watcher.errors import AuthFailure, NotFound, Transient
 from watcher.fragalysis import BuildTask, CannotBuild, FileLink, Fragalysis, NoObservations, NotAMember
 from watcher.fragalysis.paging import read_listing
 from watcher.fragalysis.records import Upload, UploadRow
@@ -202,8 +202,8 @@ async def test_definite_refusals(sandbox: Sandbox) -> None:
         for name, tas, kind in (
             ("CHIKV_Mac", PRIVATE_TAS, NotAMember),
             ("EMPTY1", "lb18145-1", NoObservations),
-            ("NOSUCH", "lb18145-1", Invalid),
-            ("Mpro", "lb00000-1", Invalid),
+            ("NOSUCH", "lb18145-1", NotFound),
+            ("Mpro", "lb00000-1", NotFound),
         ):
             with pytest.raises(kind) as raised:
                 await public.download_target(name, tas, options)

@@ -227,8 +227,14 @@ async def test_what_a_forgotten_batch_shows_is_not_bought_again(world: World) ->
     async with world.store.write() as session:
         batch = await batches.get(session, batch_id)
         batches.move(session, batch, "finished", why="done", now=world.now)
-        assert await forgotten.reading_back(session)
+        batch.size = 4
+        await session.flush()
+        assert await forgotten.reading_back(session), "it holds one more than it shows"
+        batch.size = 3
+        await session.flush()
+        assert not await forgotten.reading_back(session), "all that it holds is known"
         batches.move(session, batch, "collected", why="done", now=world.now)
+        batch.size = 4
         await session.flush()
         assert not await forgotten.reading_back(session)
 
