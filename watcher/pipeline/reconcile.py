@@ -106,8 +106,9 @@ class Reconcile:
         if self._sending.allowed and not (doubtful or late or refused or self._is_asked_again()):
             return
         listing = await self._context.molecule_one.list_batches()
-        self._failed_in_a_row, self._again_at = 0, None
+        self._again_at = None
         if listing is None:
+            self._failed_in_a_row = 0
             await self._no_listing(late)
             return
         self._lists = True
@@ -117,6 +118,7 @@ class Reconcile:
         # What nobody waits for is not looked at again, so that nothing would ever tell that the trouble is over.
         if found.trouble is not None and (doubtful or refused or not self._sending.allowed):
             raise found.trouble
+        self._failed_in_a_row = 0
 
     async def put_off(self, unit: int, failure: Failure) -> None:  # noqa: ARG002 - there is one unit only
         """Look again after a while; a look that failed proves nothing."""
