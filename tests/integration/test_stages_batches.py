@@ -18,7 +18,8 @@ from watcher.store.conditions import close_condition
 from watcher.store.engine import Session
 from watcher.store.schema import ForeignBatch
 
-pytest_plugins = ("tests.support.worlds",)
+pytest_plugins = ("tests.support.at_once", "tests.support.worlds")
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
 
 
 async def test_counts_of_nothing_right_after_the_purchase_end_nothing(job: Job) -> None:

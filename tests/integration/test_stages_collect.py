@@ -18,7 +18,8 @@ from watcher.store import batches, invariants
 from watcher.store.conditions import close_condition
 from watcher.store.schema import BatchItem
 
-pytest_plugins = ("tests.support.worlds",)
+pytest_plugins = ("tests.support.at_once", "tests.support.worlds")
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
 RESULTS = "batch-search-result"
 COUNTS = "search-status"
 

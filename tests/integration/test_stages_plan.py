@@ -15,7 +15,8 @@ from watcher.store.conditions import open_condition
 from watcher.store.engine import Store
 from watcher.store.profiles import REFUSED, SERVICE
 
-pytest_plugins = ("tests.support.store", "tests.support.worlds")
+pytest_plugins = ("tests.support.at_once", "tests.support.store", "tests.support.worlds")
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,8 @@ from watcher.store.engine import CommitUnknown, RecordUnavailable, Store
 from watcher.store.profiles import approve_profile
 from watcher.store.standing import TOO_LARGE
 
-pytest_plugins = ("tests.support.store", "tests.support.worlds")
+pytest_plugins = ("tests.support.at_once", "tests.support.store", "tests.support.worlds")
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
 
 
 async def test_one_refused_molecule_stands_alone_in_the_end(job: Job) -> None:

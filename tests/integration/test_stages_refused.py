@@ -7,6 +7,9 @@ import pytest
 
 from tests.support.pipeline import ROWS_B, A, B, Job, world
 
+pytest_plugins = ("tests.support.at_once",)
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
+
 ALL = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
 
 

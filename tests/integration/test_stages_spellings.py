@@ -13,6 +13,9 @@ from watcher.store import compounds
 from watcher.store.compounds import Verdict
 from watcher.store.schema import Compound
 
+pytest_plugins = ("tests.support.at_once",)
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
+
 OTHER = {"CCC": "C(C)C", "CCCC": "C(CC)C"}
 """Spellings of another RDKit."""
 

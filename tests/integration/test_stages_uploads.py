@@ -18,6 +18,9 @@ from watcher.fragalysis import Fragalysis, NoObservations
 from watcher.pipeline.runner import Runner
 from watcher.sandbox import FragalysisServer
 
+pytest_plugins = ("tests.support.at_once",)
+pytestmark = pytest.mark.usefixtures("sqlite_at_once")
+
 FOUR = {"CCO": 1, "CCN": 1, "c1ccccc1": 1}
 
 
