@@ -8,41 +8,22 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from watcher.errors import AuthFailure, Failure, Invalid, Service, Transient
+from watcher.errors import Failure, Service
 from watcher.molecule_one import Listing
-from watcher.pipeline import refused_purchases
+from watcher.pipeline import late_batches, refused_purchases
 from watcher.pipeline.failures import wait_after
 from watcher.pipeline.find_batches import Found, look
 from watcher.pipeline.gate import Gate, Unproven, next_look
+from watcher.pipeline.late_batches import SLOW_LOOK
 from watcher.pipeline.sending import Sending, in_doubt, read_back
 from watcher.pipeline.stage import Context
 from watcher.points import reach
 from watcher.store import batches
 from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
-from watcher.store.forgotten import READ_BACK
 from watcher.store.schema import Batch, Profile
 
 _log = structlog.get_logger(__name__)
-_SLOW_LOOK = timedelta(hours=1)
-"""Between looks once the window has passed: a person decides, but a batch that turns up late is still noticed."""
-_LATE_LOOKS = timedelta(days=1)
-"""How long a batch that was given up is still looked for. A lost one is looked for until it is settled."""
-_TURNED_UP = {
-    "released": ("given up", "nothing can be undone; what was bought again meanwhile was paid twice"),
-    "closed": ("taken for not bought", "find out who answers in the place of Molecule.one, a proxy for example"),
-}
-"""What had become, by its state, of a batch that exists after all, and what a person can do."""
-
-
-def is_late(batch: Batch, now: datetime) -> bool:
-    """Say whether a batch that was lost, or given up, is to be looked for now: a pure function."""
-    if batch.state == "lost":
-        return batch.due_at is None or batch.due_at <= now
-    if batch.state != "released" or batch.outcome == READ_BACK:
-        return False
-    given_up = batch.closed_at or now
-    return now - given_up < _LATE_LOOKS and (batch.due_at or given_up + _SLOW_LOOK) <= now
 
 
 class Reconcile:
@@ -90,18 +71,16 @@ class Reconcile:
             return [0]
         if await batches.due(session, now, "unconfirmed", "closed"):
             return [0]
-        return [0] if await self._late(session, now) else []
+        return [0] if await late_batches.due(session, now) else []
 
     async def step(self, unit: int) -> None:  # noqa: ARG002 - there is one unit only
         """Mark what is stale, then look for everything doubtful in one listing."""
         await self._mark_stale()
         reach("reconcile.doubted")
-        async with self._context.store.read() as session:
-            late = await self._late(session, self._context.clock.now())
-        await self._ask_for(late)
+        await late_batches.ask(self._context)
         async with self._context.store.read() as session:
             doubtful = await batches.in_state(session, "unconfirmed")
-            late = await self._late(session, self._context.clock.now())
+            late = await late_batches.due(session, self._context.clock.now())
             refused = await batches.refused(session)
         if self._sending.allowed and not (doubtful or late or refused or self._is_asked_again()):
             return
@@ -127,13 +106,12 @@ class Reconcile:
         wait = wait_after(failure, self._failed_in_a_row, self._context.random)
         monotonic = self._context.clock.monotonic()
         self._gate.look_at = monotonic + wait.total_seconds()
-        self._again_at = monotonic + _SLOW_LOOK.total_seconds()
+        self._again_at = monotonic + SLOW_LOOK.total_seconds()
         async with self._context.store.write() as session:
             for batch in await batches.in_state(session, "unconfirmed"):
                 batch.attempts += 1
                 batch.due_at = now + wait_after(failure, batch.attempts, self._context.random)
-            for batch in await self._late(session, now):
-                batch.due_at = now + _SLOW_LOOK
+            await late_batches.put_off(session, await late_batches.due(session, now), now)
             await self._rule_out(session, proven=False, now=now)
             may_send = await self._gate.may_open_without(session, failure, now)
         self._sending.allowed |= may_send
@@ -146,10 +124,6 @@ class Reconcile:
         """Batches in `submitting` that this process is not sending."""
         return [one for one in await batches.in_state(session, "submitting") if one.token not in self._sending.now]
 
-    async def _late(self, session: Session, now: datetime) -> list[Batch]:
-        """Batches that may still turn up, those to be looked for now."""
-        return [one for one in await batches.in_state(session, "released", "lost") if is_late(one, now)]
-
     async def _mark_stale(self) -> None:
         now = self._context.clock.now()
         async with self._context.store.write() as session:
@@ -159,22 +133,6 @@ class Reconcile:
                 else:
                     batch.outcome = "unknown"
                     await in_doubt(session, batch, "the program ended while sending it", due_at=now, now=now)
-
-    async def _ask_for(self, late: Sequence[Batch]) -> None:
-        """Ask for what was lost, or given up, under the id that it had: the service may know it again."""
-        for one in late:
-            if one.remote_id is None:
-                continue
-            try:
-                await self._context.molecule_one.status(one.remote_id)
-                await self._context.molecule_one.results(one.remote_id)
-            except (Transient, Invalid, AuthFailure):
-                continue
-            now = self._context.clock.now()
-            async with self._context.store.write() as session:
-                batch = await batches.get(session, one.id)
-                if batch.state == one.state and batch.remote_id == one.remote_id:
-                    await self._adopt(session, batch, one.remote_id, now)
 
     async def _conclude(self, found: Found, doubtful: Sequence[Batch], late: Sequence[Batch], listing: Listing) -> None:
         now = self._context.clock.now()
@@ -189,7 +147,7 @@ class Reconcile:
                     size = listed[remote_id].size or found.sizes.get(remote_id, 0)
                     await read_back(session, self._context, token=token, remote_id=remote_id, size=size, now=now)
                 elif batch.remote_id is None or batch.state in ("lost", "released"):
-                    await self._adopt(session, batch, remote_id, now)
+                    await late_batches.adopt(session, batch, remote_id, now)
                 elif batch.remote_id != remote_id and batch.remote_id in listed:
                     # Else it was answered since it was looked for, or under a wrong id, which `collect` finds out.
                     twins.append((token, remote_id))
@@ -204,17 +162,11 @@ class Reconcile:
                 if one.token not in found.remote_ids:
                     batch = await batches.get(session, one.id)
                     await self._not_found(session, batch, looked=looked, undecided=found.undecided, now=now)
-            await self._look_later(session, late, now)
+            await late_batches.put_off(session, late, now)
             await self._rule_out(session, proven=looked and not found.undecided, now=now)
             reach("reconcile.concluding")
         self._sending.allowed |= may_send
         reach("reconcile.concluded")
-
-    async def _look_later(self, session: Session, late: Sequence[Batch], now: datetime) -> None:
-        for one in late:
-            batch = await batches.get(session, one.id)
-            if batch.state in ("released", "lost"):
-                batch.due_at = now + _SLOW_LOOK
 
     async def _tell_twin(self, session: Session, token: str, remote_id: str, now: datetime) -> None:
         """Tell of a second batch with the name of one of ours: it was sent once, something on the way repeated it."""
@@ -235,15 +187,6 @@ class Reconcile:
             now=now,
         )
 
-    async def _adopt(self, session: Session, batch: Batch, remote_id: str, now: datetime) -> None:
-        fate, action = _TURNED_UP.get(batch.state, ("", ""))
-        why = f"it turned up at the service after it was {fate}" if fate else "found at the service"
-        await batches.accepted(session, batch, remote_id, due_at=now, now=now, why=why)
-        await close_condition(session, f"batch {batch.id}", now=now)
-        if fate:
-            reason = f"a batch that was {fate} exists at the service; its results are stored and it counts as spent"
-            await open_condition(session, f"batch {batch.id}", "turned_up", reason=reason, action=action, now=now)
-
     async def _not_found(self, session: Session, batch: Batch, *, looked: bool, undecided: bool, now: datetime) -> None:
         if batch.state != "unconfirmed":
             return
@@ -255,7 +198,7 @@ class Reconcile:
         elif await self._may_release(session, batch) and looked and not undecided:
             await self._release(session, batch, now)
         else:
-            batch.due_at = now + _SLOW_LOOK
+            batch.due_at = now + SLOW_LOOK
 
     def _left(self, batch: Batch, since: datetime | None, now: datetime) -> timedelta:
         """Return what is left of the window in which a batch is looked for that has been in doubt `since`.
@@ -285,7 +228,7 @@ class Reconcile:
         why = 'not found within the window, and molecule_one.on_unconfirmed is "resubmit"'
         await batches.release(session, batch, who="settings", why=why, now=now)
         await close_condition(session, f"batch {batch.id}", "unconfirmed", now=now)
-        batch.due_at = now + _SLOW_LOOK
+        batch.due_at = now + SLOW_LOOK
 
     async def _no_listing(self, late: Sequence[Batch]) -> None:
         """Note that the service has no list now. One that never had any is not waited for: there is nothing to ask."""
@@ -300,12 +243,12 @@ class Reconcile:
                 if left > timedelta():
                     batch.due_at = min(soon, now + left)
                 elif not (never_listed and await self._may_release(session, batch)):
-                    batch.due_at = now + _SLOW_LOOK
+                    batch.due_at = now + SLOW_LOOK
                 elif self._unlisted.lasts(monotonic, self._settings.unconfirmed_window):
                     await self._release(session, batch, now)
                 else:
                     batch.due_at = soon
-            await self._look_later(session, late, now)
+            await late_batches.put_off(session, late, now)
             if self._lists or self._context.molecule_one.names_batches:
                 await self._rule_out(session, proven=False, now=now)
             else:  # there is nothing to ask

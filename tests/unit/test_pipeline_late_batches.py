@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.clock import START
-from watcher.pipeline.reconcile import is_late
+from watcher.pipeline.late_batches import is_late
 from watcher.store.forgotten import READ_BACK
 from watcher.store.schema import Batch
 
