@@ -30,7 +30,7 @@ def retry(
 
 
 async def _retry(settings: "Settings", named: str | None) -> list[str]:
-    from watcher.pipeline.download import subject_of
+    from watcher.pipeline.uploads import subject_of
     from watcher.store import legs, targets, upload_queues
     from watcher.store.conditions import close_condition
 

@@ -42,7 +42,7 @@ from watcher.pipeline.failures import (
     believed,
     wait_after,
 )
-from watcher.pipeline.stage import Context
+from watcher.pipeline.stage import Context, Deferred
 from watcher.pipeline.uploads import (
     ask_for_scan,
     ask_whether_let_in,
@@ -56,8 +56,6 @@ from watcher.store.conditions import close_condition, open_condition
 from watcher.store.engine import Session
 from watcher.store.schema import Target, Upload
 from watcher.store.states import TO_FETCH
-
-__all__ = ["Download", "subject_of"]
 
 _log = structlog.get_logger(__name__)
 _CANNOT_BUILD = "it cannot be built: "
@@ -121,7 +119,7 @@ class Download:
         except Transient as failure:
             if resume is not None and isinstance(failure, LinkExpired):  # no outage: nothing could be fetched for long
                 await self._look_again(unit, listed=True)
-                return
+                raise Deferred from None
             await self._remember(unit, None)  # the link may have expired: another build gives another one
             raise
 

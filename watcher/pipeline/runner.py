@@ -25,7 +25,7 @@ from watcher.pipeline.prune import Prune
 from watcher.pipeline.reconcile import Reconcile
 from watcher.pipeline.scan import Scan
 from watcher.pipeline.sending import Sending
-from watcher.pipeline.stage import Context, Stage
+from watcher.pipeline.stage import Context, Deferred, Stage
 from watcher.pipeline.submit import Submit
 from watcher.pipeline.uploads import take_up_quarantined, take_up_rejected
 from watcher.pipeline.verify import Verify
@@ -289,6 +289,9 @@ class Runner:
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
+        except Deferred:
+            outcome, level = "deferred", logging.DEBUG
+            self._outage.succeeded((stage.name, unit))
         except Failure as failure:
             outcome, level = failure.kind, logging.DEBUG  # a condition tells of it, once; this is one try of many
             await self._failed(stage, unit, failure)

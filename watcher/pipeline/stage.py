@@ -35,6 +35,10 @@ class Context:
         return Policy.of(self.settings.limits)
 
 
+class Deferred(Exception):
+    """A step has put its unit off itself: neither a success nor a failure, so no condition begins or ends with it."""
+
+
 class Stage(Protocol):
     """One stage. A unit is a number that `due` gives out: the id of a row, or what the docstring of the stage says."""
 
@@ -54,7 +58,10 @@ class Stage(Protocol):
         ...
 
     async def step(self, unit: int) -> None:
-        """Do one piece of work and commit it; may be repeated at any time. Raises a Failure when it cannot."""
+        """Do one piece of work and commit it; may be repeated at any time.
+
+        Raises a Failure when it cannot, Deferred when it has put the unit off itself.
+        """
         ...
 
     async def put_off(self, unit: int, failure: Failure) -> None:
