@@ -140,6 +140,15 @@ async def test_a_batch_that_is_released_while_it_is_read_takes_no_more_compounds
             assert [one for one in await job.all(BatchItem) if one.batch_id == 2] == []
 
 
+async def go_on_without(job: Job, runner: Runner) -> None:
+    """Release the batch that was read back."""
+    await command._release(job.settings, 2)
+    job.sandbox.clear_faults()
+    await job.later(runner, minutes=10)
+    job.clock.advance(timedelta(hours=1))
+    await job.again(runner)
+
+
 async def hours(job: Job, runner: Runner, number: int) -> None:
     for _ in range(6 * number):
         await job.later(runner, minutes=10)
@@ -259,11 +268,7 @@ async def test_a_batch_that_was_read_back_and_cannot_be_read_tells_the_way_out(
         told = [one for one in await job.open_conditions() if one.subject == "batch 2"]
         assert {one.kind for one in told} == {"read_back", "unreadable"}
         assert all("`watcher batches release 2`" in one.action for one in told)
-        await command._release(job.settings, 2)
-        job.sandbox.clear_faults()
-        await job.later(runner, minutes=10)
-        job.clock.advance(timedelta(hours=1))
-        await job.again(runner)
+        await go_on_without(job, runner)
     assert await states(job) == ["collected", "released", "collected"]
     assert await job.conditions() == {}
 
@@ -289,7 +294,7 @@ async def test_a_batch_of_which_all_is_known_holds_nothing_up(job: Job) -> None:
 async def test_what_the_chemistry_cannot_judge_for_want_of_memory_is_judged_again(
     job: Job, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    """Else it counts as no compound, and is bought again; but not for ever."""
+    """Else it counts as no compound, and is bought again; but not forever."""
     await restored(job)
     left, identify = times, QuickChemistry.identify
 
@@ -345,11 +350,7 @@ async def test_a_person_goes_on_without_what_a_batch_does_not_show(job: Job, blo
     async with job.run() as runner:
         await job.again(runner)
         await hours(job, runner, 2)
-        await command._release(job.settings, 2)
-        job.sandbox.clear_faults()
-        await job.later(runner, minutes=10)
-        job.clock.advance(timedelta(hours=1))
-        await job.again(runner)
+        await go_on_without(job, runner)
     assert await states(job) == ["collected", "released", "collected"]
     assert sorted(job.bought.values()) == [1, 1, 1, 2], "the one that did not show"
     assert await job.conditions() == {}
