@@ -17,7 +17,7 @@ import pytest
 from tests.support.process import Served, Workplace, environment, eventually, shown_by
 from watcher.sandbox import Fault
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PAID = "m1tok-3fA9zQ77Lw"
 SESSION = "sess-8dK2vYp41Qx"
