@@ -124,7 +124,7 @@ def cases_of(point: str, on: Literal["sqlite", "postgres"] = "sqlite") -> Iterat
         if by == "TERM" and takes_turns:
             continue  # where the versions are alike, one of them at each point
         listing = point != "adopt.recording"
-        for nth in (1, 2) if point in TWICE else (1,):
+        for nth in (1, 2) if point in TWICE and by == "KILL" else (1,):
             last = Kill(point, nth, by, COMMANDS.get(point, ("run",)))
             yield Case((*BEFORE.get(point, ()), last), version, on, listing=listing)
 

@@ -582,7 +582,7 @@ def test_the_pipeline_keeps_its_promises(sqlite_template: Path, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_pipeline_keeps_its_promises_for_long(sqlite_template: Path, tmp_path: Path) -> None:
-    run_machine(sqlite_template, tmp_path, examples=40, steps=60)
+    run_machine(sqlite_template, tmp_path, examples=30, steps=60)
     done = Pipeline.totals
     assert sum(number for what, number in done.items() if what.startswith("killed")) >= 10
     assert sum(number for what, number in done.items() if what.startswith("answer: taken")) >= 5

@@ -345,13 +345,13 @@ def run_machine(template: Path, *, examples: int, steps: int) -> None:
 
 
 def test_the_promises_hold_in_any_order(sqlite_template: Path) -> None:
-    run_machine(sqlite_template, examples=10, steps=50)
+    run_machine(sqlite_template, examples=6, steps=50)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_promises_hold_in_any_order_for_long(sqlite_template: Path) -> None:
-    run_machine(sqlite_template, examples=30, steps=80)
+    run_machine(sqlite_template, examples=20, steps=80)
     done = Purchases.totals
     print(dict(sorted(done.items())))  # noqa: T201 - shown with -s
     assert min(done[what] for what in RARE) >= 1
