@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -37,46 +38,44 @@ async def waits(
     def pause_of(*gates: str) -> datetime | None:
         return max((paused[gate] for gate in gates if gate in paused), default=None)
 
-    async def earliest(
+    asked: list[tuple[ScalarSelect[Any], datetime | None]] = []
+
+    def ask_for(
         column: InstrumentedAttribute[datetime | None], *where: ColumnElement[bool], gates: Sequence[str]
-    ) -> datetime | None:
+    ) -> None:
         pause = pause_of(*gates)
         if after is not None and (pause is None or pause <= after):
             where = (*where, column > after)
-        found = await session.scalar(select(func.min(column)).where(*where))
-        return None if found is None else max(found, pause or found)
+        asked.append((select(func.min(column)).where(*where).scalar_subquery(), pause))
 
     is_current = Upload.id.in_(select(Target.current_upload_id).where(Target.followed))
     can_be_had = Upload.id.in_(select(Target.current_upload_id).where(Target.followed, Target.listed))
     fetched = or_(Upload.archive_state.in_(("wanted", "unavailable")) & can_be_had, Upload.archive_state == "stored")
     read = or_(Upload.scoring_state == "detected", Upload.settle_due_at.is_not(None))
     polled = Batch.state.in_(("submitted", "finished", "collected"))
-    times = [
-        await earliest(Instance.scan_due_at, gates=("fragalysis", "scan")),
-        await earliest(Upload.scoring_due_at, can_be_had, read, gates=("fragalysis", "extract")),
-        await earliest(
-            Upload.settle_due_at, can_be_had, Upload.scoring_due_at.is_(None), gates=("fragalysis", "extract")
-        ),
-        await earliest(Batch.due_at, polled, gates=("molecule_one", "collect")),
-        await earliest(Batch.due_at, Batch.state.in_(("unconfirmed", "closed")), gates=("molecule_one", "reconcile")),
-    ]
+    ask_for(Instance.scan_due_at, gates=("fragalysis", "scan"))
+    ask_for(Upload.scoring_due_at, can_be_had, read, gates=("fragalysis", "extract"))
+    ask_for(Upload.settle_due_at, can_be_had, Upload.scoring_due_at.is_(None), gates=("fragalysis", "extract"))
+    ask_for(Batch.due_at, polled, gates=("molecule_one", "collect"))
+    ask_for(Batch.due_at, Batch.state.in_(("unconfirmed", "closed")), gates=("molecule_one", "reconcile"))
     # A pass waits for some tries only: an address can be dead for good.
-    fresh = Outbox.attempts < TRIES_IN_A_PASS
-    times.append(await earliest(Outbox.due_at, Outbox.sent_at.is_(None), fresh, gates=("notify",)))
+    ask_for(Outbox.due_at, Outbox.sent_at.is_(None), Outbox.attempts < TRIES_IN_A_PASS, gates=("notify",))
     if archives:
-        times.append(await earliest(Upload.archive_due_at, is_current, fetched, gates=("fragalysis", "download")))
+        ask_for(Upload.archive_due_at, is_current, fetched, gates=("fragalysis", "download"))
+    is_wanted = select(Claim.id).where(Claim.state == "wanted").exists()
+    is_healthy = select(Batch.id).where(Batch.state.in_(AT_WORK), Batch.attempts == 0).exists()
+    found = await session.execute(select(*(query for query, _ in asked), is_wanted, is_healthy))
+    *moments, wanted, healthy = found.one()
+    times = [max(at, pause or at) for at, (_, pause) in zip(moments, asked, strict=True) if at is not None]
     pause = pause_of("molecule_one", "submit")
     if (
-        (pause is not None and first_look_at is None)  # before that look nothing is sent, paused or not
+        wanted
+        and (pause is not None and first_look_at is None)  # before that look nothing is sent, paused or not
         and (after is None or pause > after)
-        and await session.scalar(select(select(Claim.id).where(Claim.state == "wanted").exists()))
     ):
         times.append(pause)
     if first_look_at is not None:
         look_at = max(first_look_at, pause_of("molecule_one", "reconcile") or first_look_at)
-        times.append(look_at if after is None or look_at > after else None)
-    healthy = and_(Batch.state.in_(AT_WORK), Batch.attempts == 0)
-    at_work = bool(await session.scalar(select(select(Batch.id).where(healthy).exists())))
-    return Waits(
-        min((time for time in times if time is not None), default=None), at_work and "molecule_one" not in paused
-    )
+        if after is None or look_at > after:
+            times.append(look_at)
+    return Waits(min(times, default=None), bool(healthy) and "molecule_one" not in paused)
