@@ -30,10 +30,11 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from watcher import points
+from watcher import chemistry_process, points
 from watcher.cli import main as command
 
 REACHED = "launch: reached"
+LIGHT_CHEMISTRY = Path(__file__).with_name("light_chemistry.py")
 IMPORTED = (
     "watcher.daemon",
     "aiosqlite",
@@ -113,6 +114,7 @@ def main() -> None:
     """Start what is asked for, until nobody asks any more."""
     for name in IMPORTED:
         import_module(name)
+    chemistry_process.COMMAND = (sys.executable, "-P", str(LIGHT_CHEMISTRY))
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "no other thread may be at work when a process is forked"
     gc.freeze()  # a collection would write to every page that the commands share
     asking = socket.socket(fileno=os.dup(0))

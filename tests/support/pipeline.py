@@ -14,7 +14,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import sqlalchemy as sa
+from aiolimiter import AsyncLimiter
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.support.clock import FakeClock
@@ -251,19 +253,20 @@ async def world(
             populate(sandbox)
         settings = (
             Settings()
-            .replace("fragalysis", stack=sandbox.fragalysis.url, requests_per_second=100)
+            .replace("fragalysis", stack=sandbox.fragalysis.url)
             .replace(
                 "molecule_one",
                 base_url=sandbox.molecule_one.url,
                 token=sandbox.molecule_one.token,
                 api_version=version,
-                requests_per_second=100,
             )
             .replace("database", url=database or f"sqlite+aiosqlite:///{folder}/watcher.db")
             .replace("download", directory=folder / "downloads")
         )
         try:
-            yield Job(sandbox, settings, clock)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("watcher.http.AsyncLimiter", lambda *_: AsyncLimiter(10_000, 1))  # it waits in real time
+                yield Job(sandbox, settings, clock)
         finally:
             clock.runner = None  # aiohttp remembers the servers, and so the clock, for many tests
 
