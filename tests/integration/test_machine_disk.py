@@ -121,6 +121,23 @@ async def test_what_does_not_fit_is_fetched_ever_more_rarely(job: Job, disk: Dis
     assert told(logs, "condition_opened") == told(logs, "condition_closed") == 1
 
 
+async def test_a_link_that_has_expired_does_not_end_what_is_told_of_the_disk(job: Job, disk: Disk) -> None:
+    job.set("fragalysis", targets=(A[0],))
+    disk.breaks("watcher.archives.unpack", "write_all")
+    disk.broken = errno.ENOSPC
+    with structlog.testing.capture_logs() as logs:
+        async with job.run() as runner:
+            await job.again(runner)
+            for _ in range(24):
+                await job.later(runner, minutes=10)
+            assert (told(logs, "condition_opened"), told(logs, "condition_closed")) == (1, 0)
+            assert told(logs, "stage_run", outcome="deferred"), "else it shows nothing"
+            disk.broken = 0
+            for _ in range(8):
+                await job.later(runner, minutes=10)
+    assert await job.conditions() == {}
+
+
 async def test_an_archive_does_not_come_again_because_nothing_can_point_at_it(job: Job) -> None:
     current = job.downloads / A[1] / A[0] / "current"
     current.mkdir(parents=True)

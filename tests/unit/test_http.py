@@ -88,6 +88,18 @@ async def silent(server: RawServer, reader: StreamReader, writer: StreamWriter) 
     await reader.read()
 
 
+async def test_requests_are_spaced() -> None:
+    loop = asyncio.get_running_loop()  # the limit is kept by its time
+    begun = loop.time()
+    async with (
+        site(ok) as url,
+        Http("molecule_one", url, HttpSettings(), requests_per_second=20, user_agent="test") as http,
+    ):
+        await asyncio.gather(*(http.request("GET", "/x", operation="t") for _ in range(3)))
+        await http.send_once("/x", b"{}", operation="t", headers={}, timeout=MINUTE)
+    assert loop.time() - begun >= 3 / 20
+
+
 class TestAnswer:
     @pytest.mark.parametrize(
         ("status", "kind"),
