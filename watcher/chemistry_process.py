@@ -26,7 +26,6 @@ from watcher.chemistry_records import Identity, Rejection, Reply
 from watcher.child import environment
 from watcher.errors import Ours
 
-COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "watcher.chemistry_child")
 _log = structlog.get_logger(__name__)
 _CHUNK = 100  # requests under way at once: enough to keep the child busy, little to send again when it dies
 _GRACE = 5.0  # seconds that we wait longer than the child's own alarm, for a child that is stopped or starved
@@ -46,7 +45,7 @@ class Chemistry:
     `molecule_timeout`, `start_timeout` and `idle_timeout` are in seconds. Calls may overlap; they are served in turn.
     A call is bounded by the time of its molecules: each gets `molecule_timeout` (and a grace of some seconds) at most
     twice. A cancelled call leaves the object usable. On Linux the child dies with the thread that runs the event loop.
-    `command` replaces the child's command line, `COMMAND`.
+    `command` replaces the child's command line.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Chemistry:
         self._molecule_timeout = molecule_timeout
         self._start_timeout = start_timeout
         self._idle_timeout = idle_timeout
-        self._command = tuple(command or COMMAND)
+        self._command = tuple(command or (sys.executable, "-P", "-m", "watcher.chemistry_child"))
         self._lock = asyncio.Lock()
         self._child: _Child | None = None
         self._idle: asyncio.TimerHandle | None = None

@@ -26,11 +26,13 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from watcher import chemistry_process, points
+from watcher import points
+from watcher.chemistry_process import Chemistry
 from watcher.cli import main as command
 
 REACHED = "launch: reached"
@@ -114,7 +116,7 @@ def main() -> None:
     """Start what is asked for, until nobody asks any more."""
     for name in IMPORTED:
         import_module(name)
-    chemistry_process.COMMAND = (sys.executable, "-P", str(LIGHT_CHEMISTRY))
+    patch("watcher.program.Chemistry", partial(Chemistry, command=(sys.executable, "-P", str(LIGHT_CHEMISTRY)))).start()
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "no other thread may be at work when a process is forked"
     gc.freeze()  # a collection would write to every page that the commands share
     asking = socket.socket(fileno=os.dup(0))

@@ -3,10 +3,19 @@
 Only the SA scores are others.
 """
 
-from rdkit.Contrib.SA_Score import sascorer
+from unittest.mock import patch
 
 from watcher.chemistry_child import main
+from watcher.child import confine
+
+
+def confine_and_lighten() -> None:
+    confine()  # first, as ever: RDKit takes its time
+    from rdkit.Contrib.SA_Score import sascorer
+
+    sascorer._fscores = {}
+
 
 if __name__ == "__main__":
-    sascorer._fscores = {}
-    main()
+    with patch("watcher.chemistry_child.confine", confine_and_lighten):
+        main()
