@@ -68,11 +68,8 @@ async def waits(
     *moments, wanted, healthy = found.one()
     times = [max(at, pause or at) for at, (_, pause) in zip(moments, asked, strict=True) if at is not None]
     pause = pause_of("molecule_one", "submit")
-    if (
-        wanted
-        and (pause is not None and first_look_at is None)  # before that look nothing is sent, paused or not
-        and (after is None or pause > after)
-    ):
+    # Before the first look nothing is sent, paused or not.
+    if wanted and pause is not None and first_look_at is None and (after is None or pause > after):
         times.append(pause)
     if first_look_at is not None:
         look_at = max(first_look_at, pause_of("molecule_one", "reconcile") or first_look_at)
