@@ -300,6 +300,25 @@ async def test_waits_are_for_what_is_due_next_and_respect_pauses(world: World) -
         assert await waits(session, archives=False) == Waits(now + timedelta(hours=1), at_work=False)
 
 
+async def test_late_rows_are_waited_for(world: World) -> None:
+    now = world.now
+    target = await world.target()
+    upload_id = await world.upload(target, ["C"])
+    async with world.store.write() as session:
+        upload, _ = await targets.upload_with_target(session, upload_id)
+        upload.settle_due_at = now + timedelta(minutes=5)
+        (await instance(session)).scan_due_at = now + timedelta(minutes=9)
+    for due, expected in [(None, 5), (2, 2)]:  # what failed meanwhile is tried when it says, not before
+        async with world.store.write() as session:
+            upload, _ = await targets.upload_with_target(session, upload_id)
+            upload.scoring_due_at = None if due is None else now + timedelta(minutes=due)
+        async with world.store.read() as session:
+            assert (await waits(session, archives=False)).next_at == now + timedelta(minutes=expected)
+    await world.change(target, listed=False)
+    async with world.store.read() as session:
+        assert (await waits(session, archives=False)).next_at == now + timedelta(minutes=9)
+
+
 async def test_uploads_are_settled_when_nothing_of_them_waits(world: World) -> None:
     world.policy = Policy(compounds_per_day=1)
     first = await world.upload(await world.target("A"), ["C", "bad"])
