@@ -227,7 +227,6 @@ async def test_claims_of_a_profile_that_is_not_in_force_do_not_age(world: World)
 async def test_a_pause_that_is_over_is_nothing_to_wait_for(world: World) -> None:
     """A claim is wanted that cannot be sent for another reason: nobody looks again at once, and for ever."""
     now = world.now
-    await world.upload(await world.target(), ["C"])
     async with world.store.write() as session:
         await open_condition(
             session,
@@ -238,6 +237,9 @@ async def test_a_pause_that_is_over_is_nothing_to_wait_for(world: World) -> None
             now=now,
             retry_at=now + timedelta(seconds=30),
         )
+    async with world.store.read() as session:
+        assert (await waits(session, archives=False)).next_at is None, "nothing is wanted"
+    await world.upload(await world.target(), ["C"])
     for seconds, later, first_look in [(0, 30, None), (30, None, None), (40, None, None), (40, 50, 50), (0, 50, 50)]:
         async with world.store.read() as session:
             found = await waits(
@@ -307,7 +309,6 @@ async def test_late_rows_are_waited_for(world: World) -> None:
     async with world.store.write() as session:
         upload, _ = await targets.upload_with_target(session, upload_id)
         upload.settle_due_at = now + timedelta(minutes=5)
-        (await instance(session)).scan_due_at = now + timedelta(minutes=9)
     for due, expected in [(None, 5), (2, 2)]:  # what failed meanwhile is tried when it says, not before
         async with world.store.write() as session:
             upload, _ = await targets.upload_with_target(session, upload_id)
@@ -316,7 +317,7 @@ async def test_late_rows_are_waited_for(world: World) -> None:
             assert (await waits(session, archives=False)).next_at == now + timedelta(minutes=expected)
     await world.change(target, listed=False)
     async with world.store.read() as session:
-        assert (await waits(session, archives=False)).next_at == now + timedelta(minutes=9)
+        assert (await waits(session, archives=False)).next_at is None
 
 
 async def test_uploads_are_settled_when_nothing_of_them_waits(world: World) -> None:

@@ -121,7 +121,8 @@ def postgres_settings(shared_postgres_database: str) -> DatabaseSettings:
     """An empty record in a PostgreSQL database."""
     emptied = (table for table in reversed(Base.metadata.sorted_tables) if table.name != "instance")
     statements = [f'DELETE FROM "{table.name}"' for table in emptied]
-    on_server("; ".join([*statements, "UPDATE instance SET scan_no = 0"]), database=shared_postgres_database)
+    forget = "UPDATE instance SET scan_no = 0, scan_attempts = 0, last_scan_at = NULL, scan_due_at = NULL"
+    on_server("; ".join([*statements, forget]), database=shared_postgres_database)
     return settings_for_database(shared_postgres_database)
 
 
