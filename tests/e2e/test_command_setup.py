@@ -2,21 +2,15 @@
 
 import json
 import signal
-import socket
 import sqlite3
 
 import pytest
 
+from tests.support.network import closed_port
 from tests.support.process import Served, Workplace
 from watcher.sandbox import Fault
 
 SECRET = "t0p-s3cret-opensesame"
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def test_all_is_well(desk: Workplace, served: Served) -> None:
@@ -49,14 +43,13 @@ def test_all_is_well(desk: Workplace, served: Served) -> None:
 def test_check_tells_each_fault(
     desk: Workplace, served: Served, section: str, values: dict[str, str | bool], words: str
 ) -> None:
-    places = {
-        "port": free_port(),
-        "molecule_one": served.sandbox.molecule_one.url,
-        "fragalysis": served.sandbox.fragalysis.url,
-    }
-    filled = {key: value.format(**places) if isinstance(value, str) else value for key, value in values.items()}
-    desk.set(section, **filled)
-    done = desk.call("check", exit_code=1)
+    places = {"molecule_one": served.sandbox.molecule_one.url, "fragalysis": served.sandbox.fragalysis.url}
+    with closed_port() as port:
+        filled = {
+            key: value.format(port=port, **places) if isinstance(value, str) else value for key, value in values.items()
+        }
+        desk.set(section, **filled)
+        done = desk.call("check", exit_code=1)
     (line,) = [number for number, text in enumerate(done.stdout.splitlines()) if "NOT OK" in text]
     assert words in done.stdout.splitlines()[line + 1]
     assert SECRET not in done.stdout + done.stderr

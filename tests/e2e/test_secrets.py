@@ -2,7 +2,6 @@
 
 import base64
 import re
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -14,6 +13,7 @@ from typing import Literal
 
 import pytest
 
+from tests.support.network import free_port
 from tests.support.process import Served, Workplace, environment, eventually, shown_by
 from watcher.sandbox import Fault
 
@@ -67,12 +67,6 @@ class Family:
         """Say whether no secret was seen, and all of these were started."""
         assert all(any(module in command for command in self.commands.values()) for module in started)
         return not any(map(leaks, [*self.commands.values(), *self.environs.values()]))
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @pytest.fixture

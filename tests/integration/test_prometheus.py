@@ -6,7 +6,6 @@ The rules are those that are deployed, without the time for which a trouble must
 import json
 import re
 import shutil
-import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.deploy import PROMETHEUS, dashboard_targets, expressions, filled_in
+from tests.support.network import free_port
 from tests.support.process import Process, Served, Workplace, eventually
 from tests.tools.make_reference import all_metrics
 from watcher.sandbox import Fault
@@ -40,12 +40,6 @@ EMPTY_WHILE_WELL = {
 }
 """Panels that show something only when there is something."""
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 class Prometheus:

@@ -1,8 +1,10 @@
 """Servers of a few lines, for what goes wrong on the wire and a well-behaved server never does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from aiohttp import web
 
@@ -72,14 +74,20 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-@asynccontextmanager
-async def closed_port() -> AsyncIterator[int]:
-    """Give a port that refuses connections."""
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    yield port
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Give a port that refuses connections. It is taken, so that nobody else is given it meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def free_port() -> int:
+    """Return a port for a server that is to come: none of those that the system gives to whoever asks for any."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
+            return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

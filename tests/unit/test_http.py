@@ -336,9 +336,10 @@ class TestRequest:
             got = await http.request("GET", "/a?key=hidden", operation="t", headers=HEADERS)
         assert str(got.failure()) == 'GET /a answered 400: {"message": "bad ApiToken-v1 ***"}'
         assert SECRET.encode() not in got.body
-        async with closed_port() as port, client(f"http://127.0.0.1:{port}") as http:
-            with pytest.raises(Transient) as caught:
-                await http.request("GET", "/a?key=hidden", operation="t")
+        with closed_port() as port:
+            async with client(f"http://127.0.0.1:{port}") as http:
+                with pytest.raises(Transient) as caught:
+                    await http.request("GET", "/a?key=hidden", operation="t")
         assert "hidden" not in str(caught.value)
         assert caught.value.__cause__ is None
 
@@ -602,8 +603,9 @@ class TestSendOnce:
             assert len(server.received) == 1
 
     async def test_a_refused_connection_was_not_sent(self) -> None:
-        async with closed_port() as port, client(f"http://127.0.0.1:{port}") as http:
-            got = await send(http)
+        with closed_port() as port:
+            async with client(f"http://127.0.0.1:{port}") as http:
+                got = await send(http)
         assert isinstance(got, NotSent)
         assert f"no connection to 127.0.0.1:{port}" in got.reason
 
@@ -724,9 +726,10 @@ class TestCounts:
                 await http.send_once("/pay", b"{}", operation="t", headers={}, timeout=MINUTE)
 
     async def test_a_purchase_that_was_not_sent(self) -> None:
-        async with closed_port() as port, client(f"http://127.0.0.1:{port}") as http:
-            with self.counted(not_sent=1):
-                await http.send_once("/pay", b"{}", operation="t", headers={}, timeout=MINUTE)
+        with closed_port() as port:
+            async with client(f"http://127.0.0.1:{port}") as http:
+                with self.counted(not_sent=1):
+                    await http.send_once("/pay", b"{}", operation="t", headers={}, timeout=MINUTE)
 
 
 class TestProxies:
